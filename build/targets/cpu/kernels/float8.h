@@ -101,8 +101,11 @@ INLINE const float *float8_scales(float8_shape s, const unsigned char *panel, in
     return (const float *)(panel + float8_weights_at(s, start) - float8_scale_bytes());
 }
 
-INLINE void widen_pairs(const unsigned char *bytes, int64_t pairs, unsigned char *wide) {
+/* Meanwhile what lies `ahead` bytes further is prefetched; 0: nothing. */
+INLINE void widen_pairs(const unsigned char *bytes, int64_t pairs, unsigned char *wide, int64_t ahead) {
     for (int64_t i = 0; i < pairs; i++) {
+        for (int64_t line = 0; ahead && line < PAIR_BYTES; line += CACHE_LINE)
+            __builtin_prefetch(bytes + ahead + i * PAIR_BYTES + line, 0, 2);
         UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
             const u32x16 values = e4m3_pairs(bytes + i * PAIR_BYTES + v * PAIR_BYTES / TILE_VECTORS);
             memcpy(wide + i * WIDE_PAIR_BYTES + v * sizeof values, &values, sizeof values);
@@ -184,6 +187,33 @@ INLINE void multiply_wide(int64_t rows, int64_t k, const uint16_t *x, int64_t x_
 #endif
 }
 
+#if defined(__AMX_BF16__)
+/* Rows of one wide tile, which are read as fast as they are multiplied: a block is widened and multiplied before the
+ * next one, while sums stay in their tiles. Neither what is widened nor what is read leaves the first-level cache so. */
+INLINE void multiply_float8_blocks(float8_product m, const panel_piece *piece) {
+    _Alignas(64) unsigned char wide[2][BLOCK_LINES * WIDE_PAIR_BYTES];
+    _Alignas(64) float sums[AMX_HEIGHT][PANEL], tile[AMX_HEIGHT][PANEL];
+    const int64_t x_stride = m.shape.k * (int64_t)sizeof *m.x;
+    for (int64_t start = 0; start < m.shape.k; start += m.shape.group) {
+        const int64_t values = min_int(m.shape.group, m.shape.k - start), blocks = values / BLOCK_VALUES;
+        const unsigned char *bytes = (const unsigned char *)piece->columns + float8_weights_at(m.shape, start);
+        const uint16_t *x = m.x + piece->first * m.shape.k + start;
+        clear_tiles();
+        for (int64_t b = 0; b < blocks; b++, bytes += BLOCK_LINES * PAIR_BYTES) {
+            widen_pairs(bytes, BLOCK_LINES, wide[b % 2], STREAM_AHEAD);
+            multiply_block(BFLOAT16_PAIRS, 1, x + b * BLOCK_VALUES, x_stride, wide[b % 2], CACHE_LINE, LINE_BYTES);
+        }
+        if (values % BLOCK_VALUES) {
+            widen_pairs(bytes, ceil_div(values % BLOCK_VALUES, 2), wide[0], STREAM_AHEAD);
+            multiply_last_pairs(1, piece->count, values % BLOCK_VALUES, x + blocks * BLOCK_VALUES, m.shape.k, wide[0]);
+        }
+        store_tiles(1, sums, CACHE_LINE, sizeof sums[0]);
+        add_float8_group(float8_scales(m.shape, piece->columns, start), sums, piece->count, start == 0, tile);
+    }
+    store_float8_tile(m, tile, piece->first, piece->count, piece->panel);
+}
+#endif
+
 /* A stretch of k, within a group, is widened once for all tiles; meanwhile they ask for the same stretch of the next
  * panel. */
 INLINE void multiply_float8_piece(float8_product m, const panel_piece *piece) {
@@ -197,7 +227,7 @@ INLINE void multiply_float8_piece(float8_product m, const panel_piece *piece) {
         const unsigned char *next = following ? following + at_start : NULL;
         values = min_int(WIDENED_VALUES, end - start);
         const int64_t pairs = ceil_div(values, 2);
-        widen_pairs(panel + at_start, pairs, wide);
+        widen_pairs(panel + at_start, pairs, wide, 0);
         for (int64_t i = 0; i < tiles; i++) {
             const int64_t row = piece->first + wide_tile_start(piece->count, i);
             const look_ahead shared = tiles == 1 ? (look_ahead){next, next ? PAIR_BYTES : 0}
@@ -222,6 +252,10 @@ INLINE void multiply_float8_piece(float8_product m, const panel_piece *piece) {
 INLINE void multiply_float8(float8_product m, const panel_piece *piece, int64_t *configured) {
 #if defined(__AMX_BF16__)
     configure_tiles(wide_tile_height(piece->count), BLOCK_BYTES, configured);
+    if (is_wide(piece->count)) {
+        multiply_float8_blocks(m, piece);
+        return;
+    }
 #else
     (void)configured;
     if (piece->count <= TILE_ROWS) {

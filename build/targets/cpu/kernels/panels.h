@@ -18,12 +18,13 @@
 #if defined(__AMX_INT8__)
 #define CACHED_BYTES (5 << 18)
 #define OWN_ROWS INT64_MAX
+#define STREAM_AHEAD 3072 /* bytes, of a tile that computes as fast as it reads; memory is far away */
 #else
 #define CACHED_BYTES INT64_MAX
 #define OWN_ROWS 192 /* from so many on, of each thread, weights that every thread reads cost little beside products */
+#define STREAM_AHEAD 1024
 #endif
 #define MOST_LOOKING 8    /* tiles that share the prefetching; later ones find the next panel prefetched */
-#define STREAM_AHEAD 1024 /* bytes, of a tile that computes as fast as it reads */
 
 typedef float panel_tile[TILE_ROWS][PANEL];
 
