@@ -14,12 +14,17 @@ import pytest
 
 from tests.paths import ROOT
 
+pytest.importorskip("triton", reason="pip install 'inflight-llm[cuda-compile]'")
 sys.path.append(str(ROOT / "scripts"))
 from compare.gpu.torch_peer import TorchPeer
-from compare.kit.parts import peers, sanitizer, stopwatch
+from compare.kit.networks import networks
+from compare.kit.parts import company, peers, sampling, sanitizer, stopwatch
 from compare.kit.parts.report import Report
 from compare.kit.parts.steppers import Kit
 from compare.offline.worker_process import EngineFailed
+
+from inflight.build.gpu_kernels.kernels.split_sums import row_tiles
+from inflight.build.targets.cuda.operators.attention import SPLIT_TOKENS
 
 pytestmark = pytest.mark.unit
 
@@ -106,3 +111,21 @@ def test_cases_that_torch_compiles_come_last() -> None:
 def test_a_torch_without_a_gpu_is_said_to_be_one(tmp_path: Path) -> None:
     with pytest.raises(EngineFailed, match=r"torch ended, exit code 1: .*(CUDA|NVIDIA|torch)"):
         TorchPeer(Path(sys.executable), tmp_path / "log", 1, 1)
+
+
+@pytest.mark.parametrize("tiny", [False, True])
+def test_prompts_of_a_kit_fit_its_engines(tiny: bool) -> None:
+    for name, network in networks(tiny=tiny).items():
+        longest, flags = max(network.prompts), network.flags
+        assert len(network.prompts) <= flags["max_batch_size"] and sum(network.prompts) <= flags["max_num_tokens"], name
+        assert longest + sampling._TOKENS <= flags["max_seq_len"], name
+        assert flags["max_seq_len"] % flags["tokens_per_block"] == 0, name
+
+
+def test_wide_layers_have_every_tile_of_rows_and_contexts_of_two_splits() -> None:
+    """Of a prompt in chunks, in other chunks, and whole: what `company` compares."""
+    tiles = [most for most, _ in row_tiles("bf16")]
+    for network in (each for name, each in networks(tiny=False).items() if name.startswith("broad")):
+        steps = (*company._CHUNKS, network.prompts[0])
+        chosen = {next(place for place, most in enumerate(tiles) if most is None or rows <= most) for rows in steps}
+        assert chosen == set(range(len(tiles))) and network.prompts[0] > SPLIT_TOKENS
