@@ -37,8 +37,8 @@ PARTS: Mapping[str, tuple[int, str]] = {
     "peers": (70, ""),
     "sanitizer": (50, ""),
 }
-# Its many kernels take the interpreter long, and are the same for every engine.
-_REHEARSED_ONCE = ("sampling",)
+# These take the interpreter long, and nothing in them is another engine's alone.
+_REHEARSED_ONCE = ("sampling", "steps")
 _PACKAGED = (
     *("__init__.py", "gpu", "kit", "offline/__init__.py", "offline/worker_process.py"),
     *("workers/torch_kernels.py", "workers/torch_kernels_worker.py"),

@@ -66,7 +66,7 @@ def test_slow_steps_are_measured_fewer_times(monkeypatch: pytest.MonkeyPatch) ->
         made.append(0)
         time.sleep(0.02)
 
-    assert stopwatch._median(slow, 1000) >= 20 and 1 < len(made) <= 3
+    assert stopwatch._median(slow, 1000) >= 20 and len(made) <= 3
 
 
 @pytest.mark.parametrize(
