@@ -13,6 +13,8 @@ from inflight.build.gpu_kernels.spec import Argument, Constant, Extent, KernelSp
 _GREATEST = tl.constexpr(448.0)
 _LEAST = tl.constexpr(7.888609052210118e-31)  # 2^-100
 _LEVELS = tl.constexpr(127.0)
+# Types of rows that have scales.
+LEVELS = ("int8", "float8")
 
 
 @triton.jit
@@ -147,7 +149,7 @@ def quantize_variant(
     x: str = "fp32",
 ) -> Variant:
     """`y` is "int8" or "float8", or a type that is no level; `factors` is the type of theirs, or None."""
-    quantizes = y in ("int8", "float8")
+    quantizes = y in LEVELS
     constants: dict[str, Constant] = {
         "width": width,
         "orders": orders,
@@ -174,11 +176,8 @@ def tiles_variant(rows: Variant) -> Variant:
     return Variant(rows.types, constants)
 
 
-ROUNDING = (
-    Argument("order", "*i32"),
-    Argument("factors", "*{factors}"),
-    *(Argument(name, "*fp32") for name in ("stored", "low", "high")),
-)
+SCALES = tuple(Argument(name, "*fp32") for name in ("stored", "low", "high"))
+ROUNDING = (Argument("order", "*i32"), Argument("factors", "*{factors}"), *SCALES)
 _RESULTS = (Argument("y", "*{y}"), Argument("y_scale", "*fp32"))
 SPECS = (
     KernelSpec(

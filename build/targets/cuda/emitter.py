@@ -34,6 +34,7 @@ _ROWS: Mapping[str, Callable[[ir.Node, Places], PlannedLaunch]] = {
     **dict.fromkeys(("Activation", "Xielu", "RoundRows", "Scale", "SoftCap", "ClipRows"), rows.function),
     **dict.fromkeys(("AddRows", "Gate", "GateWholeRows"), rows.function),
     "QuantizeRows": quantized.quantize_rows,
+    "RMSNormQuantize": quantized.normalize,
     "HeadLinear": latent.head_linear,
 }
 _PRODUCTS: Mapping[str, Callable[[ir.Node, Places, Sequence[int]], PlannedLaunch]] = {
@@ -94,8 +95,6 @@ def _planned(
         return [_PRODUCTS[node.op_type](node, places, generations)]
     if node.op_type == "QuantizedGatedLinear":
         return quantized.gated_linear(node, places, generations)
-    if node.op_type == "RMSNormQuantize":
-        return quantized.normalize(node, places, limits)
     if node.op_type in _MIXTURES:
         return _MIXTURES[node.op_type](node, places, limits)
     if node.op_type in _WRITES:

@@ -113,7 +113,8 @@ def _measure(arguments: argparse.Namespace) -> int:
 
 def _torch(arguments: argparse.Namespace, flush_bytes: int) -> Any:
     """torch's worker, or None with a word about why its columns stay empty."""
-    from compare.gpu.torch_peer import TorchPeer, torch_python
+    from compare.gpu.torch_install import torch_python
+    from compare.gpu.torch_peer import TorchPeer
     from compare.offline.worker_process import EngineFailed
 
     try:

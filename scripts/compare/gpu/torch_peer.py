@@ -1,44 +1,33 @@
-"""torch, in an environment and a process of its own: its release brings another cuBLAS than ours."""
+"""torch, in a process of its own: its release brings another cuBLAS than ours."""
 
 from __future__ import annotations
 
 import json
 import subprocess
-import venv
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from compare.engines.base import WORKERS, run_logged
 from compare.gpu.case import Peer
-from compare.install import PINS
-from compare.offline.worker_process import Command, EngineFailed, last_line
+from compare.offline.worker_process import EngineFailed, last_line
 
-NAME = "torch-cuda"
-
-
-def torch_python(peers: Path) -> Path:
-    """The Python that has torch, installed below `peers` the first time. Raises EngineFailed."""
-    home = peers / NAME
-    python, done = home / "bin" / "python", home / "installed"
-    if not done.exists():
-        venv.create(home, with_pip=True)
-        pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install"]
-        run_logged(Command([*pip, "-r", str(PINS / f"{NAME}.txt")]), peers / f"{NAME}.log")
-        done.touch()
-    return python
+_WORKER = Path(__file__).resolve().parents[1] / "workers" / "torch_kernels_worker.py"
 
 
 class TorchPeer:
-    """The worker's process. Raises EngineFailed when it does not start, for want of CUDA above all."""
+    """The worker's process, in `environment` or in ours. Raises EngineFailed when it does not start, for want of CUDA
+    above all."""
 
-    def __init__(self, python: Path, log: Path, repeats: int, flush_bytes: int) -> None:
+    def __init__(
+        self, python: Path, log: Path, repeats: int, flush_bytes: int, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._log = log
         log.parent.mkdir(parents=True, exist_ok=True)
-        command = [str(python), str(WORKERS / "torch_kernels_worker.py"), str(repeats), str(flush_bytes)]
+        command = [str(python), str(_WORKER), str(repeats), str(flush_bytes)]
         with log.open("w") as errors:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
             )
         self.version = str(self._answer()["version"])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from inflight.errors import BuildError
 
-_PARTS = ("machine", "tokens", "company", "sampling", "steps", "network", "kernels")
+_PARTS = ("machine", "tokens", "company", "sampling", "steps", "network", "kernels", "peers", "sanitizer")
 _CUDA = ("cuda.bindings.driver", "cuda.bindings.runtime")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from compare.kit.networks import SHAPES, write_network
+from compare.kit.networks import Network, networks, write_network
 from compare.kit.parts.steppers import Script
 from inflight.build.engine import build_engine
 from inflight.build.registry import make_recipe
@@ -19,9 +19,7 @@ from inflight.convert.quantization.schemes import RECIPES
 from inflight.files.scratch import scratch_directory
 from inflight.runtime.loading.load import KvCacheBudget, load_engine
 
-_LIMITS: Mapping[str, Any] = {"max_batch_size": 4, "max_seq_len": 64, "max_num_tokens": 48, "max_logit_rows": 8}
-_TOKENS_PER_BLOCK = 16
-_PROMPTS, _NEW_TOKENS = (9, 1, 17, 6), 3
+_NEW_TOKENS = 3
 # Of the greatest logit: float32 in another order; bfloat16's 8 bits, which the interpreter cuts off; numbers of rows
 # between two levels.
 _ERRORS = {"float32": 1e-4, "bfloat16": 0.15}
@@ -31,24 +29,26 @@ _QUANTIZED_ERROR = 5e-3
 _FLOAT8_ERROR = 0.2
 
 
-def write_engines(directory: Path, generations: Sequence[int]) -> None:
+def write_engines(directory: Path, generations: Sequence[int], *, tiny: bool) -> None:
     """DIR/NAME is an engine of target cuda, DIR/NAME.json its script, DIR/NAME.npy the logits that are right."""
-    for name, (shape, options) in SHAPES.items():
+    sm = tuple(str(each) for each in generations)
+    for name, network in networks(tiny=tiny).items():
         with scratch_directory(directory.parent, "network") as scratch:
-            write_network(scratch / "model", shape)
-            more = calibration(options, scratch / "text.jsonl", shape["vocab_size"])
-            convert_model(scratch / "model", scratch / "checkpoint", ConvertOptions(progress=False, **options, **more))
-            flags: dict[str, Any] = {**_LIMITS, "tokens_per_block": _TOKENS_PER_BLOCK}
-            sm = tuple(str(each) for each in generations)
-            build_engine(scratch / "checkpoint", directory / name, make_recipe(target="cuda", sm=sm, **flags))
-            build_engine(scratch / "checkpoint", scratch / "reference", make_recipe(target="reference", **flags))
-            _write_expected(directory / name, scratch / "reference", shape["vocab_size"], _limit(shape, options))
+            write_network(scratch / "model", network.shape)
+            more = calibration(network.options, scratch / "text.jsonl", network.shape["vocab_size"])
+            options = ConvertOptions(progress=False, **network.options, **more)
+            convert_model(scratch / "model", scratch / "checkpoint", options)
+            build_engine(scratch / "checkpoint", directory / name, make_recipe(target="cuda", sm=sm, **network.flags))
+            build_engine(
+                scratch / "checkpoint", scratch / "reference", make_recipe(target="reference", **network.flags)
+            )
+            _write_expected(directory / name, scratch / "reference", network)
 
 
-def _limit(shape: Mapping[str, Any], options: Mapping[str, Any]) -> float:
-    if not options:
-        return _ERRORS[shape["torch_dtype"]]
-    return _FLOAT8_ERROR if options["quantize"].startswith("fp8") else _QUANTIZED_ERROR
+def _limit(network: Network) -> float:
+    if not network.options:
+        return _ERRORS[network.shape["torch_dtype"]]
+    return _FLOAT8_ERROR if network.options["quantize"].startswith("fp8") else _QUANTIZED_ERROR
 
 
 def calibration(options: Mapping[str, Any], path: Path, vocab_size: int) -> dict[str, Any]:
@@ -60,14 +60,16 @@ def calibration(options: Mapping[str, Any], path: Path, vocab_size: int) -> dict
     return {"calibration_text": path, "calibration_size": len(tokens)}
 
 
-def _write_expected(engine: Path, reference: Path, vocab_size: int, limit: float) -> None:
-    rng = np.random.default_rng(5)
-    prompts = [rng.integers(vocab_size, size=length).tolist() for length in _PROMPTS]
-    tokens = [rng.integers(vocab_size, size=_NEW_TOKENS).tolist() for _ in _PROMPTS]
-    script = Script(prompts, tokens)
-    executor: Any = load_engine(reference, kv_cache=KvCacheBudget(tokens=script.num_blocks * _TOKENS_PER_BLOCK))
+def _write_expected(engine: Path, reference: Path, network: Network) -> None:
+    rng, vocab_size = np.random.default_rng(5), network.shape["vocab_size"]
+    prompts = [rng.integers(vocab_size, size=length).tolist() for length in network.prompts]
+    tokens = [rng.integers(vocab_size, size=_NEW_TOKENS).tolist() for _ in prompts]
+    of_block = network.flags["tokens_per_block"]
+    stride = network.flags["max_seq_len"] // of_block
+    script = Script(prompts, tokens, stride)
+    executor: Any = load_engine(reference, kv_cache=KvCacheBudget(tokens=script.num_blocks * of_block))
     logits = np.array(script.logits(executor, range(len(prompts))))
     executor.close()
-    facts = {"prompts": prompts, "tokens": tokens, "limit": limit}
+    facts = {"prompts": prompts, "tokens": tokens, "stride": stride, "limit": _limit(network)}
     engine.with_suffix(".json").write_text(json.dumps(facts) + "\n")
     np.save(engine.with_suffix(".npy"), logits.astype(np.float32))

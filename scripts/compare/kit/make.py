@@ -25,19 +25,24 @@ from inflight.build.gpu_kernels.kernels import all_specs
 from inflight.errors import BuildError
 from inflight.files.scratch import scratch_directory
 
-# Together 500 s; start.py runs them in this order, those with a folder once for each engine in it.
+# Together 560 s; start.py runs them in this order, those with a folder once for each engine in it.
 PARTS: Mapping[str, tuple[int, str]] = {
     "machine": (30, ""),
-    "tokens": (60, "engines"),
+    "tokens": (50, "engines"),
     "company": (60, "engines"),
-    "sampling": (40, "engines"),
-    "steps": (50, "engines"),
-    "network": (130, "networks"),
-    "kernels": (130, ""),
+    "sampling": (50, "engines"),
+    "steps": (40, "engines"),
+    "network": (110, "networks"),
+    "kernels": (100, ""),
+    "peers": (70, ""),
+    "sanitizer": (50, ""),
 }
-# Its many kernels take the interpreter long, and are the same for every engine.
-_REHEARSED_ONCE = ("sampling",)
-_PACKAGED = ("__init__.py", "gpu", "kit")
+# These take the interpreter long, and nothing in them is another engine's alone.
+_REHEARSED_ONCE = ("sampling", "steps")
+_PACKAGED = (
+    *("__init__.py", "gpu", "kit", "offline/__init__.py", "offline/worker_process.py"),
+    *("workers/torch_kernels.py", "workers/torch_kernels_worker.py"),
+)
 
 
 def make_kit(target: Path, root: Path, pythons: Sequence[str], generations: Sequence[int], *, tiny: bool) -> None:
@@ -57,7 +62,7 @@ def make_kit(target: Path, root: Path, pythons: Sequence[str], generations: Sequ
         _add_packages(store, root, pythons, scratch, target / "stand_in")
         files = scratch / "files"
         (files / "engines").mkdir(parents=True)
-        write_engines(files / "engines", generations)
+        write_engines(files / "engines", generations, tiny=tiny)
         write_hollow_engines(files / "networks", generations, tiny=tiny)
         _write_cases(files, generations, tiny=tiny)
         for path in sorted(path for path in files.rglob("*") if path.is_file()):

@@ -42,6 +42,7 @@ def test_norms_on_the_device(rng: np.random.Generator, kind: str, width: int) ->
     for part in (rows, rows[4:5].copy()):
         arrays = {"x": part, "delta": part, "weight": np.ones(width, np.float32), "total": np.zeros_like(part)}
         arrays |= {"y": np.zeros(part.shape, np.int8), "y_scale": np.zeros(len(part), np.float32)}
+        arrays |= dict.fromkeys(("stored", "low", "high"), np.zeros(1, np.float32))
         run_on_gpu("rms_norm", variant, arrays, {"rows": len(part)})
         exact = reference.rms_norm(arrays["total"], arrays["weight"], epsilon=1e-5)
         assert_quantized(arrays["y"], arrays["y_scale"], exact, kind)

@@ -53,7 +53,8 @@ def test_the_rehearsal_passes_in_another_environment(tmp_path: Path) -> None:
     )
     found = json.loads((tmp_path / "kit" / "results" / "results.json").read_text())
     assert started.returncode == 0, f"{started.stdout}{started.stderr}"
-    assert set(found) == {"machine", "tokens", "company", "sampling", "steps", "network", "kernels"}
+    parts = {"machine", "tokens", "company", "sampling", "steps", "network", "kernels", "peers", "sanitizer"}
+    assert set(found) == parts
     for name, part in found.items():
         assert part["ended"] == "ok" and part["found"] and not part["failures"], name
     _assert_told_apart(tmp_path / "kit", tmp_path / "other" / "bin" / "python", packages)

@@ -131,6 +131,7 @@ def test_a_norm_may_add_to_the_residual_stream_behind_itself(rng: np.random.Gene
         "total": x,
         "y": residual,
         "y_scale": np.zeros(3, np.float32),
+        **dict.fromkeys(("stored", "low", "high"), np.zeros(1, np.float32)),
     }
     interpret("rms_norm", variant, arrays, {"rows": 3})
     np.testing.assert_allclose(residual, exact, rtol=1e-5, atol=1e-5)

@@ -15,6 +15,7 @@ from tests.kernel.gpu.support.cuda_launch import interpret
 from tests.oracles.gpu import rows as reference
 from tests.oracles.gpu.weight_only import float8_numbers
 
+from inflight.build.gpu_kernels.kernels.quantize_rows import quantize_variant  # isort: skip
 from inflight.build.gpu_kernels.kernels.rms_norm import norm_variant  # isort: skip
 
 pytestmark = pytest.mark.kernel
@@ -24,6 +25,8 @@ EPSILON = 1e-5
 # The error of rounding to a type, relative; for bfloat16 of cutting it off, which is what the interpreter does.
 STEP = {"fp32": 2.0**-21, "fp16": 2.0**-11, "bf16": 2.0**-7}
 NUMPY = {"fp32": np.float32, "fp16": np.float16, "bf16": ml_dtypes.bfloat16}
+# Of the rounding of a row, what a norm that has none does not read.
+UNREAD = {name: np.full(1, np.nan, np.float32) for name in ("stored", "low", "high")}
 
 
 def random_rows(rng: np.random.Generator, rows: int, width: int, dtype: str) -> Array:
@@ -34,9 +37,10 @@ def random_rows(rng: np.random.Generator, rows: int, width: int, dtype: str) -> 
 
 
 def assert_quantized(levels: Array, scale: Array, exact: Array, kind: str) -> None:
-    """Levels are the nearest to exact / scale, up to the error of float32; scales are those of the greatest values."""
-    np.testing.assert_allclose(scale, reference.row_scales(exact, kind), rtol=2e-6, atol=1e-37)
-    assert not (levels[scale == 0] & 0x7F).any()  # float8 has a -0
+    """Levels are the nearest to exact / scale, up to the error of float32; scales are those of the greatest values, but
+    for float8 rows of zeros, which may have one that is no zero."""
+    np.testing.assert_allclose(scale, reference.row_scales(exact, kind), rtol=2e-6, atol=2e-33)
+    assert not (levels[(exact == 0).all(axis=1)] & 0x7F).any()  # float8 has a -0
     wanted = np.divide(exact, scale[:, None], out=np.zeros_like(exact), where=scale[:, None] > 0)
     values = levels if kind == "int8" else float8_numbers(levels)
     error = np.abs(values.astype(np.float64) - wanted)
@@ -60,6 +64,7 @@ def test_rms_norm_is_that_of_float64(rng: np.random.Generator, run: Any, width: 
         "weight": weight,
         "y": result,
         "y_scale": np.zeros(3, np.float32),
+        **UNREAD,
     }
     run("rms_norm", variant, arrays, {"rows": 3})
     exact = reference.rms_norm(rows, weight, epsilon=EPSILON)
@@ -77,13 +82,45 @@ def test_rms_norm_adds_first_and_rounds_rows(rng: np.random.Generator, kind: str
     result = np.zeros((count, width), np.float32 if kind == "fp32" else np.int8)
     variant = norm_variant(width, epsilon=EPSILON, adds=True, delta=delta, weight="fp32", y=kind)
     arrays = {"x": rows, "delta": added, "total": total, "weight": weight, "y": result, "y_scale": scale}
-    interpret("rms_norm", variant, arrays, {"rows": count})
+    interpret("rms_norm", variant, {**arrays, **UNREAD}, {"rows": count})
     np.testing.assert_array_equal(total, rows + added.astype(np.float32))
     exact = reference.rms_norm(total, weight, epsilon=EPSILON)
     if kind == "fp32":
         np.testing.assert_allclose(result.astype(np.float32), exact, rtol=2e-6, atol=1e-7)
     else:
         assert_quantized(result, scale, exact, kind)
+
+
+@pytest.mark.parametrize("run", [interpret, run_on_gpu])
+@pytest.mark.parametrize("kind", ["int8", "float8", "fp16"])
+def test_rms_norm_rounds_to_the_bits_of_quantize_rows(rng: np.random.Generator, run: Any, kind: str) -> None:
+    """In one launch as in two, by each row's own scale, within limits, and by a stored one."""
+    count, width = 4, int(rng.integers(2, 1200))
+    rows, weight = random_rows(rng, count, width, "fp32"), rng.standard_normal(width).astype(np.float32)
+    normal = np.zeros((count, width), np.float32)
+    types: dict[str, Any] = {"x": "fp32", "weight": "fp32"}
+    limits = {name: np.array([value], np.float32) for name, value in (("stored", 0.01), ("low", -1.5), ("high", 0.75))}
+    arrays = {"x": rows, "delta": rows, "total": rows, "weight": weight}
+    plain = norm_variant(width, epsilon=EPSILON, adds=False, y="fp32", **types)
+    run("rms_norm", plain, {**arrays, **UNREAD, "y": normal, "y_scale": np.zeros(count, np.float32)}, {"rows": count})
+    cuts, stored = {"cuts": True}, {"has_stored": True}
+    ways: dict[str, list[dict[str, Any]]] = {"int8": [{}, stored], "float8": [{}, cuts, stored], "fp16": [{}]}
+    for way in ways[kind]:
+        results = []
+        for function, variant, given in (
+            ("rms_norm", norm_variant(width, epsilon=EPSILON, adds=False, y=kind, **types, **way), arrays),
+            (
+                "quantize_rows",
+                quantize_variant(width, kind, **way),
+                {"x": normal, "order": np.zeros(1, np.int32), "factors": weight},
+            ),
+        ):
+            y, scale = np.full((count, width), 7, NUMPY.get(kind, np.int8)), np.full(count, 7, np.float32)
+            run(function, variant, {**given, **limits, "y": y, "y_scale": scale}, {"rows": count})
+            results.append((y, scale))
+        (y, scale), (expected, expected_scale) = results
+        assert np.array_equal(y.view(np.uint8), expected.view(np.uint8)), way
+        assert np.array_equal(scale, expected_scale) and np.unique(y[1:]).size > 1, way
 
 
 @pytest.mark.parametrize("run", [interpret, run_on_gpu])
@@ -115,7 +152,7 @@ def test_a_row_is_the_same_in_any_company(rng: np.random.Generator) -> None:
     for chosen in (rows, rows[3:4]):
         result, scale = np.zeros(chosen.shape, np.int8), np.zeros(len(chosen), np.float32)
         variant = norm_variant(896, epsilon=EPSILON, adds=False, delta="fp32", weight="fp32", y="int8")
-        names = {"x": chosen.copy(), "delta": chosen, "total": chosen, "weight": np.ones(896, np.float32)}
+        names = {"x": chosen.copy(), "delta": chosen, "total": chosen, "weight": np.ones(896, np.float32), **UNREAD}
         interpret("rms_norm", variant, {**names, "y": result, "y_scale": scale}, {"rows": len(chosen)})
         results.append((result, scale))
     assert np.array_equal(results[0][0][3], results[1][0][0]) and results[0][1][3] == results[1][1][0]

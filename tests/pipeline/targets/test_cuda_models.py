@@ -148,8 +148,9 @@ def assert_scheme(root: Path, scheme: str, family: str, rng: np.random.Generator
 
 
 @pytest.mark.usefixtures("no_code")
-def test_attention_rounds_its_rows_for_the_product_behind_it(tmp_path: Path, rng: np.random.Generator) -> None:
-    """Of generated tokens in its own launch, of prompts in one for their tiles; the last layer's are gathered first."""
+def test_attention_and_norms_round_rows_for_the_product_behind_them(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Attention those of generated tokens in its own launch, of prompts in one for their tiles; the last layer's are
+    gathered first, and rounded in a launch of their own as the rows between the products of an MLP are."""
     shape = replace(even_shape(rng, "qwen3"), num_layers=2)
     checkpoint = converted(tmp_path, shape, rng, **quantizing("int8_w8a8", 16))
     assert_rounded(tmp_path, checkpoint, rng)
@@ -159,6 +160,9 @@ def test_attention_rounds_its_rows_for_the_product_behind_it(tmp_path: Path, rng
     assert [bool(each["constants"]["quantizes"]) for each in made] == [True, False]
     tiled = [kernels[launch.choices[0].kernel]["kernel"] for launch in listed.launches if launch.rows == "prompt_tiles"]
     assert tiled == ["paged_prefill", "quantize_tiles", "paged_prefill"]
+    others = [kernels[launch.choices[0].kernel] for launch in listed.launches if launch.when != "greedy"]
+    norms = [each["constants"]["quantizes"] for each in others if each["kernel"] == "rms_norm"]
+    assert norms[:4] == [True] * 4 and [each["kernel"] for each in others].count("quantize_rows") == 3
 
 
 def float8_sums(engine: Path, sm: int) -> set[int]:

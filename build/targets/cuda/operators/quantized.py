@@ -23,13 +23,11 @@ from inflight.build.targets.cuda.operators.products import product
 from inflight.build.targets.cuda.operators.rows import given, rows_of
 from inflight.build.targets.cuda.places import TRITON_TYPES, UNUSED, Places, triton_type, width_of
 from inflight.engine_format.cuda_facts import Operand
-from inflight.engine_format.manifest import Limits
 from inflight.errors import BuildError
 
 _QUANTIZE, _TILES = rounding_kernel.SPECS
 (_PRODUCT,) = kernel.SPECS
 (_NORM,) = rms_norm.SPECS
-_FLOAT_BYTES = 4
 # The most that a program of attention rounds: a row lies in its registers.
 _WIDEST = 8192
 _LEVELS = {"int8": "int8", "float8_e4m3fn": "float8"}
@@ -51,8 +49,7 @@ def mark_early(graph: ir.Graph) -> None:
 
 def quantize_rows(node: ir.Node, places: Places) -> PlannedLaunch:
     """QuantizeRows; those that attention has made of generated tokens are left out."""
-    x = given(node, 0)
-    planned = _rounding(node, places.of(x), triton_type(x), places)
+    planned = rounding_of(node, given(node, 0), places)
     if EARLY not in node.outputs[0].metadata_props:
         return planned
     (_, variant), *_others = planned.choices
@@ -62,43 +59,73 @@ def quantize_rows(node: ir.Node, places: Places) -> PlannedLaunch:
 
 def rounding_of(node: ir.Node, x: ir.Value, places: Places) -> PlannedLaunch:
     """The launch of a QuantizeRows of all rows of x."""
-    return _rounding(node, places.of(x), triton_type(x), places)
+    named, rounding = _named(node), _Rounding.of(node)
+    factors, order = named.get("factors"), named.get("order")
+    variant = quantize_variant(
+        width_of(node.outputs[0]),
+        rounding.y,
+        orders=order is not None,
+        factors=None if factors is None else triton_type(factors),
+        has_stored=rounding.stored is not None,
+        cuts=rounding.cuts,
+        x=triton_type(x),
+    )
+    operands = {"x": places.of(x), "order": places.of(order), "factors": places.of(factors)}
+    return PlannedLaunch.of(_QUANTIZE, variant, operands | rounding.operands(places), rows_of(node))
 
 
-def normalize(node: ir.Node, places: Places, limits: Limits) -> list[PlannedLaunch]:
-    """RMSNormQuantize: the norm in float32 to scratch memory, then its rounding."""
+def normalize(node: ir.Node, places: Places) -> PlannedLaunch:
+    """RMSNormQuantize: the norm in float32, whose program rounds the row."""
     x, weight = given(node, 0), given(node, 1)
+    rounding = _Rounding.of(node)
     variant = rms_norm.norm_variant(
         width_of(x),
         epsilon=node.attributes["epsilon"].as_float(),
         adds=False,
         x=triton_type(x),
         weight=triton_type(weight),
-        y="fp32",
+        y=rounding.y,
+        has_stored=rounding.stored is not None,
+        cuts=rounding.cuts,
     )
-    places.need(scratch=limits.max_num_tokens * width_of(x) * _FLOAT_BYTES)
-    normal = Operand(place="scratch")
-    operands = {"x": places.of(x), "weight": places.of(weight), "y": normal}
-    operands |= dict.fromkeys(("delta", "total", "y_scale"), UNUSED)
-    return [PlannedLaunch.of(_NORM, variant, operands, rows_of(node)), _rounding(node, normal, "fp32", places)]
+    operands = {"x": places.of(x), "weight": places.of(weight), "delta": UNUSED, "total": UNUSED}
+    return PlannedLaunch.of(_NORM, variant, operands | rounding.operands(places), rows_of(node))
 
 
-def _rounding(node: ir.Node, x: Operand, x_type: str, places: Places) -> PlannedLaunch:
-    named = dict(zip(OPERATORS[node.op_type].inputs, node.inputs, strict=False))
-    levels, scales = node.outputs
-    stored, low, high, factors, order = (named.get(name) for name in ("scale", "low", "high", "factors", "order"))
-    variant = quantize_variant(
-        width_of(levels),
-        _LEVELS.get(facts_of(dtype_of(levels)).name) or triton_type(levels),
-        orders=order is not None,
-        factors=None if factors is None else triton_type(factors),
-        has_stored=stored is not None,
-        cuts=low is not None and high is not None and stored is None,
-        x=x_type,
-    )
-    operands = {"x": x, "order": places.of(order), "factors": places.of(factors), "stored": places.of(stored)}
-    operands |= {"low": places.of(low), "high": places.of(high), "y": places.of(levels), "y_scale": places.of(scales)}
-    return PlannedLaunch.of(_QUANTIZE, variant, operands, rows_of(node))
+@dataclass(frozen=True)
+class _Rounding:
+    """What a row is rounded to, and the values that decide how."""
+
+    node: ir.Node
+    stored: ir.Value | None
+    low: ir.Value | None
+    high: ir.Value | None
+
+    @classmethod
+    def of(cls, node: ir.Node) -> _Rounding:
+        named = _named(node)
+        return cls(node, *(named.get(name) for name in ("scale", "low", "high")))
+
+    @property
+    def y(self) -> str:
+        """As variants of kernels name it."""
+        levels = self.node.outputs[0]
+        return _LEVELS.get(facts_of(dtype_of(levels)).name) or triton_type(levels)
+
+    @property
+    def cuts(self) -> bool:
+        """A stored scale cuts by itself."""
+        return self.low is not None and self.high is not None and self.stored is None
+
+    def operands(self, places: Places) -> dict[str, Operand]:
+        levels, scales = (places.of(value) for value in self.node.outputs)
+        values = {"stored": self.stored, "low": self.low, "high": self.high}
+        return {**{name: places.of(value) for name, value in values.items()}, "y": levels, "y_scale": scales}
+
+
+def _named(node: ir.Node) -> dict[str, ir.Value | None]:
+    """The inputs that are given, by their names."""
+    return dict(zip(OPERATORS[node.op_type].inputs, node.inputs, strict=False))
 
 
 @dataclass(frozen=True)
@@ -115,7 +142,7 @@ class QuantizedMatrix:
     @classmethod
     def of(cls, node: ir.Node, *names: str) -> QuantizedMatrix:
         """By the names of its inputs: weight, scale, bias, zero, codebook, unit."""
-        named = dict(zip(OPERATORS[node.op_type].inputs, node.inputs, strict=False))
+        named = _named(node)
         weight, scale, *others = (named.get(name) for name in names)
         assert weight is not None and scale is not None, f"{node.name} has no weights"
         return cls(weight, scale, *others)
@@ -154,7 +181,7 @@ class QuantizedMatrix:
 def linear(node: ir.Node, places: Places, generations: Sequence[int]) -> PlannedLaunch:
     """QuantizedLinear."""
     matrix = QuantizedMatrix.of(node, "weight", "weight_scale", "bias", "zero", "codebook", "unit")
-    residual = dict(zip(OPERATORS[node.op_type].inputs, node.inputs, strict=False)).get("residual")
+    residual = _named(node).get("residual")
     ends = kernel.STORES if residual is None else kernel.ADDS
     return _planned(node, matrix, places.of(residual), ends, places, generations)
 

@@ -73,7 +73,7 @@ def normalize(node: ir.Node, places: Places) -> PlannedLaunch:
         y=triton_type(y),
     )
     operands = {"x": places.of(x), "delta": places.of(residual), "weight": places.of(weight)}
-    operands |= {"total": UNUSED, "y": places.of(y), "y_scale": UNUSED}
+    operands |= dict.fromkeys(("stored", "low", "high", "total", "y_scale"), UNUSED) | {"y": places.of(y)}
     return PlannedLaunch.of(_RMS_NORM, variant, operands, rows_of(node))
 
 

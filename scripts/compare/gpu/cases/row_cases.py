@@ -41,6 +41,7 @@ def _norm_arrays(rows: int, width: int, result: str) -> dict[str, Array]:
         "x": numbers((rows, width), "fp32"),
         "delta": numbers((rows, width)),
         "weight": numbers((width,)),
+        **{name: zeros((1,)) for name in ("stored", "low", "high")},
         "total": zeros((rows, width)),
         "y": zeros((rows, width), "bf16" if result == "bf16" else "int8"),
         "y_scale": zeros((rows,)),

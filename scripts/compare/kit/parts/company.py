@@ -9,6 +9,8 @@ from compare.kit.parts.steppers import Kit
 from compare.kit.parts.tokens import read_expected
 
 _REPEATS, _REPEATS_INTERPRETED = 50, 1
+# Tokens of a step: products have tiles of 16 and of 64 rows for as many, of 128 for a long prompt whole.
+_CHUNKS = (5, 50)
 
 
 def run(kit: Kit, report: Report) -> None:
@@ -22,9 +24,11 @@ def run(kit: Kit, report: Report) -> None:
         everyone = range(len(script.prompts))
         ways = {
             "in company": script.logits(executor, everyone)[0],
-            "prompt in chunks": script.logits(executor, [0], chunk=5)[0],
             "again": alone if kit.interpreted else script.logits(executor, [0])[0],
         }
+        for size in _CHUNKS:
+            if size < len(script.prompts[0]):
+                ways[f"prompt in chunks of {size}"] = script.logits(executor, [0], chunk=size)[0]
         for name, logits in ways.items():
             same = all(np.array_equal(*pair) for pair in zip(alone, logits, strict=True))
             differing[name] = differing.get(name, 0) + (not same)

@@ -25,6 +25,10 @@ class Report:
         self._section("failures", []).append(text)
         self._write()
 
+    def found_by(self, part: str) -> dict[str, Any]:
+        """What another part has found before."""
+        return dict(json.loads(self._path.read_text()).get(part, {}).get("found", {}))
+
     def _section(self, kind: str, empty: Any) -> Any:
         self._results = json.loads(self._path.read_text())
         return self._results.setdefault(self._part, {}).setdefault(kind, empty)

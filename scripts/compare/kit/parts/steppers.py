@@ -73,7 +73,7 @@ class Script:
 
     prompts: Sequence[Sequence[int]]
     tokens: Sequence[Sequence[int]]
-    stride: int = 4
+    stride: int
 
     @property
     def num_blocks(self) -> int:

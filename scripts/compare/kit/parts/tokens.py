@@ -32,4 +32,4 @@ def read_expected(engine: Path) -> tuple[Script, Any, float]:
     """The script of an engine, the logits [sequences, steps, vocab] of the other target, and the error allowed."""
     facts = json.loads(engine.with_suffix(".json").read_text())
     expected = np.load(engine.with_suffix(".npy"))
-    return Script(facts["prompts"], facts["tokens"]), expected, float(facts["limit"])
+    return Script(facts["prompts"], facts["tokens"], facts["stride"]), expected, float(facts["limit"])
