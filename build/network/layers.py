@@ -69,7 +69,7 @@ class Layers:
     def embedding(self, token_ids: ir.Value, positions: ir.Value, token_types: ir.Value | None = None) -> ir.Value:
         """token_ids, positions, token_types [B, L] -> [B, L, hidden]: the token's row, scaled, and those of its type
         and its position if the model has tables of them, normed, and made as wide as the layers, if it has what does
-        that. Rows are gathered in their stored type, then cast.
+        that, ahead of the norm or behind it. Rows are gathered in their stored type, then cast.
         """
         scale, learned = self._spec.embedding_scale, self._spec.positions is not None
         name = "embedding.tokens" if learned or token_types is not None else "embedding"
@@ -83,8 +83,15 @@ class Layers:
         if learned:
             place = self._looked_up("transformer.position_embedding.weight", positions, "embedding.positions")
             x = self._builder.op("Add", [x, place], "embedding", FLOAT, shape_of(x))
-        if self._spec.embedding_norm is not None:
-            x = self.norm(x, self._spec.embedding_norm, "transformer", "embedding_norm")
+        if self._spec.embedding_norm_last:
+            return self._normed(self._widened(x))
+        return self._widened(self._normed(x))
+
+    def _normed(self, x: ir.Value) -> ir.Value:
+        norm = self._spec.embedding_norm
+        return x if norm is None else self.norm(x, norm, "transformer", "embedding_norm")
+
+    def _widened(self, x: ir.Value) -> ir.Value:
         if self._spec.embedding_size is None:
             return x
         return self.linear(x, "transformer.embedding_projection", "embedding.projected")

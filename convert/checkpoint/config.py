@@ -85,7 +85,7 @@ class InflightFacts(Record):
     this. `relative_buckets` and `furthest_bucket`: of BucketsSpec; `own_relative_bias`: each layer has a table of its
     own. `relative_span` and `furthest_bucket`, if there are buckets: of DisentangledSpec. `gated_mlp`: the MLP has a
     gate, in a family that has it or not. `bidirectional`: the tokens of a decoder see all others. `embedding_size`: of
-    ModelSpec.
+    ModelSpec. `learned_positions`: a table of positions is added to the embeddings, in a family that has it or not.
     `pooling`: what becomes of hidden states where there are no logits. `quantization` is about all quantized modules
     but those that a record of `module_quantization` names.
     """
@@ -113,6 +113,7 @@ class InflightFacts(Record):
     gated_mlp: Literal[True] | None = None
     bidirectional: Literal[True] | None = None
     embedding_size: Size | None = None
+    learned_positions: Literal[True] | None = None
     pooling: PoolingRecord | None = None
     quantization: QuantizationRecord | None = None
     module_quantization: tuple[QuantizationRecord, ...] = ()
@@ -265,8 +266,7 @@ _LEFT_OUT_OF_BLOCK = (
     *("layer_types", "layers_without_rope", "local_rotary_scaling", "parallel", "clip_qkv"),
     *("token_types", "attention_chunk", "query_scale", "alibi_bias_max"),
     *("relative_buckets", "furthest_bucket", "relative_span", "own_relative_bias", "gated_mlp", "bidirectional"),
-    *("embedding_size",),
-    *("pooling", "quantization"),
+    *("embedding_size", "learned_positions", "pooling", "quantization"),
 )
 # Keys of config.json that are not written where they are null.
 _LEFT_OUT = (

@@ -47,7 +47,8 @@ def model_spec(config: CheckpointConfig, optional: OptionalTensors) -> ModelSpec
     """What a supported config means (see `support.unsupported`)."""
     family, block = family_of(config.architecture), config.inflight
     width = block.embedding_size if block else None
-    embedding_norm = _norm(config, family, width or config.hidden_size)("ln_embed")
+    normed = config.hidden_size if family.embedding_norm_last else width or config.hidden_size
+    tabled = family.learned_positions or (block is not None and block.learned_positions)
     return ModelSpec(
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,
@@ -61,10 +62,11 @@ def model_spec(config: CheckpointConfig, optional: OptionalTensors) -> ModelSpec
         logit_scale=config.output_multiplier_scale or 1.0,
         logit_softcap=config.final_logit_softcapping,
         head_bias=optional.head_bias,
-        positions=config.max_position_embeddings if family.learned_positions else None,
+        positions=config.max_position_embeddings if tabled else None,
         token_types=block.token_types if block else None,
-        embedding_norm=embedding_norm if family.embedding_norm else None,
+        embedding_norm=_norm(config, family, normed)("ln_embed") if family.embedding_norm else None,
         embedding_size=width,
+        embedding_norm_last=family.embedding_norm_last,
         pooled=_pooled(config, family),
     )
 

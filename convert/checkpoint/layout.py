@@ -108,7 +108,9 @@ def stage_tensors(config: CheckpointConfig, spec: ModelSpec, stage: int) -> Iter
         outside = _LayerTensors("transformer.", None)
         yield from outside.norm(spec.embedding_norm)
         if spec.embedding_size is not None:
-            yield from outside.linear("embedding_projection", (hidden,), spec.embedding_size, "whole", bias=True)
+            yield from outside.linear(
+                "embedding_projection", (hidden,), spec.embedding_size, "whole", bias=not spec.embedding_norm_last
+            )
         if isinstance(bias := spec.layers[0].attention.bias, BucketsSpec) and bias.layer is None:
             shape = ((bias.buckets,), spec.layers[0].attention.num_heads)
             yield TensorSpec(RELATIVE_BIAS, "relative_bias", "weight", None, *shape, "whole")

@@ -252,7 +252,8 @@ class ModelSpec:
     of tokens, of which the first is that of a text alone, is added to the embedding as that of positions is.
 
     `positions`: a table of so many positions, whose row is added to that of the embedding; None: there is none. The
-    tables and their norm are `embedding_size` wide where that is not None, and a product makes rows of the hidden size.
+    tables are `embedding_size` wide where that is not None, and a product makes rows of the hidden size: behind their
+    norm, or with `embedding_norm_last` ahead of it, without a bias.
 
     `lm_head`: the projection is a tensor of its own; otherwise it is the embedding. `max_positions`: the longest
     sequence that the model was made for; None: not known.
@@ -272,6 +273,7 @@ class ModelSpec:
     token_types: int | None = None
     embedding_norm: NormSpec | None = None
     embedding_size: int | None = None
+    embedding_norm_last: bool = False
     pooled: PooledSpec | None = None
 
     @property

@@ -16,6 +16,7 @@ from inflight.convert.families.fused import Order, Rows
 from inflight.convert.families.table import find_family
 from inflight.convert.source.hf_config import read_model_config
 from inflight.convert.source.tensor import Array, GroupLevels, LevelForm, Seen, SourceTensor
+from inflight.dtypes import numpy_dtype
 
 
 def arranged(config: Mapping[str, Any], tensors: Mapping[str, SourceTensor]) -> Mapping[str, SourceTensor]:
@@ -26,7 +27,7 @@ def arranged(config: Mapping[str, Any], tensors: Mapping[str, SourceTensor]) -> 
         return tensors
     found = {(name := _renamed(family, stored)): _under(name, tensor) for stored, tensor in tensors.items()}
     moved = family.interleaved_rope or family.backward_rope or family.latent
-    if not (family.fused or family.transposed or moved or family.disentangled):
+    if not (family.fused or family.transposed or family.unbiased or moved or family.disentangled):
         return found
     reading = read_model_config(config, family)
     if family.disentangled is not None and reading.shapes_known:
@@ -38,6 +39,10 @@ def arranged(config: Mapping[str, Any], tensors: Mapping[str, SourceTensor]) -> 
             if weight is not None and len(weight.shape) == 2:
                 found[name] = Transposed(name, weight)
         _pick_rows(found, family.arrangement(reading.config), layers)
+        for module in (template.format(layer=layer) for template in family.unbiased for layer in layers):
+            weight = found.get(f"{module}.weight")
+            if weight is not None:
+                found[f"{module}.bias"] = Zeros(f"{module}.bias", weight)
     return found
 
 
@@ -87,6 +92,23 @@ class Single(Seen):
 
     def rows(self, start: int, stop: int) -> Array:
         return self._inner.rows(0, 1).reshape(1)[start:stop]
+
+
+class Zeros(SourceTensor):
+    """The bias that a matrix has not, beside those of others in the same product."""
+
+    computed = True
+
+    def __init__(self, name: str, weight: SourceTensor) -> None:
+        self.name, self.shape, self.dtype = name, weight.shape[:1], weight.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """The source stores nothing for it."""
+        return 0
+
+    def rows(self, start: int, stop: int) -> Array:
+        return np.zeros(stop - start, numpy_dtype(self.dtype))
 
 
 class Transposed(Seen):

@@ -38,7 +38,7 @@ class ConfigValues:
             self.problems.append(f"config.json has no {key}")
         else:
             limit = f" up to {most}" if isinstance(value, int) and value > most else ""
-            self.problems.append(f"{self._named(key)} must be a positive integer{limit}, not {value!r}")
+            self.problems.append(f"{self.named(key)} must be a positive integer{limit}, not {value!r}")
         return 1
 
     def number(self, key: str, default: float) -> float:
@@ -47,14 +47,14 @@ class ConfigValues:
         value = default if value is None else value
         if _is_positive(value):
             return float(value)
-        self.problems.append(f"{self._named(key)} must be a positive number, not {value!r}")
+        self.problems.append(f"{self.named(key)} must be a positive number, not {value!r}")
         return default
 
     def optional_number(self, key: str) -> float | None:
         """A positive number; null means that there is none."""
         if self.raw.get(key) is None or _is_positive(self.raw[key]):
             return None if self.raw.get(key) is None else float(self.raw[key])
-        self.problems.append(f"{self._named(key)} must be a positive number or null, not {self.raw[key]!r}")
+        self.problems.append(f"{self.named(key)} must be a positive number or null, not {self.raw[key]!r}")
         return None
 
     def flag(self, key: str | bool) -> bool:
@@ -63,15 +63,15 @@ class ConfigValues:
             return key
         value = self.raw.get(key)
         if value not in (None, True, False):
-            self.problems.append(f"{self._named(key)} must be true or false, not {value!r}")
+            self.problems.append(f"{self.named(key)} must be true or false, not {value!r}")
         return bool(value)
 
     def refuse(self, key: str, why: str) -> None:
         """Note the value of `key`, unless it is null or false, as one that cannot be followed."""
         if self.raw.get(key) not in (None, False):
-            self.problems.append(f"{self._named(key)} {self.raw[key]!r} is not supported: {why}")
+            self.problems.append(f"{self.named(key)} {self.raw[key]!r} is not supported: {why}")
 
-    def _named(self, key: str) -> str:
+    def named(self, key: str) -> str:
         """What the file calls it."""
         return self._names.get(key, key)
 

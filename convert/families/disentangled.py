@@ -32,13 +32,16 @@ def with_position_rows(
     wanted: dict[str, tuple[int, ...]] = {f"{sources.table}.weight": (2 * span, hidden)}
     if sources.norm is not None:
         wanted |= {f"{sources.norm}.{kind}": (hidden,) for kind in ("weight", "bias")}
-    modules = [term.format(layer=layer) for term in sources.terms if term is not None for layer in layers]
-    for module in modules:
-        wanted |= {f"{module}.weight": (hidden, hidden), f"{module}.bias": (hidden,)}
+    terms = [term for term in sources.terms if term is not None]
+    modules = [(term not in sources.unbiased, term.format(layer=layer)) for term in terms for layer in layers]
+    for has_bias, module in modules:
+        wanted[f"{module}.weight"] = (hidden, hidden)
+        if has_bias:
+            wanted[f"{module}.bias"] = (hidden,)
     if check:
         _check(found, wanted)
     table = _Table(found, sources, config.norm_epsilon)
-    read_elsewhere = () if not sources.shared else (*(f"{module}.{kind}" for module in modules for kind in _KINDS),)
+    read_elsewhere = {f"{module}.{kind}" for _, module in modules for kind in _KINDS} if sources.shared else ()
     result = {name: tensor for name, tensor in found.items() if name not in wanted or name in read_elsewhere}
     for layer in layers:
         for place, (term, head) in enumerate((term, head) for term in sources.terms for head in range(heads)):
@@ -86,6 +89,9 @@ class _Table:
         deviation = np.sqrt(np.mean(rows * rows, axis=-1, keepdims=True) + self._epsilon)
         return np.asarray(rows / deviation * weight + bias)
 
+    def holds(self, name: str) -> bool:
+        return name in self._tensors
+
     def doubles(self, name: str, start: int = 0, stop: int | None = None) -> Doubles:
         tensor = self._tensors[name]
         return tensor.rows(start, tensor.shape[0] if stop is None else stop).astype(np.float64)
@@ -112,5 +118,7 @@ class _HeadRows(SourceTensor):
         if self._module is None:
             return np.zeros((stop - start, self.shape[1]), np.float32)
         own: dict[str, Any] = {"start": self._head * self.shape[1], "stop": (self._head + 1) * self.shape[1]}
-        matrix, bias = (self._table.doubles(f"{self._module}.{kind}", **own) for kind in _KINDS)
-        return np.asarray(self._table.rows[start:stop] @ matrix.T + bias, np.float32)
+        rows = self._table.rows[start:stop] @ self._table.doubles(f"{self._module}.weight", **own).T
+        if self._table.holds(bias := f"{self._module}.bias"):
+            rows = rows + self._table.doubles(bias, **own)
+        return np.asarray(rows, np.float32)

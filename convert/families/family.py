@@ -35,7 +35,7 @@ class Family:
     embedding; `rope_in_windows`: those without a window have none, where there are others. `interleaved_rope`:
     neighbouring elements of a head are turned, so that the rows of queries and keys are reordered; `backward_rope`:
     halves are, the other way round. `learned_positions`: a table of positions is added to the embeddings, and nothing
-    turns; `distances`: scores have a number for every distance, and nothing else tells positions; `disentangled`: they
+    turns; `distances`: scores have a number for every distance, and nothing turns; `disentangled`: they
     have products with rows for distances, and it says of what these are made. `alibi`: scores have
     a bias linear in the distance, and nothing turns (or the key that decides); `alibi_rounded`: as bfloat16, scaled
     with the products.
@@ -44,14 +44,15 @@ class Family:
     "layer" ones a bias), `norm_epsilon` is the key of the epsilon, or the epsilon itself, and `norm_offset` is added to
     the weights of norms, which the checkpoint holds with it. `qk_norm_width`: the norms of queries and keys are over
     all their heads together; `qk_norm_last`: they come after the rotation; `qk_norm_bare`: they have no weights, and
-    are where there is a rotation. `embedding_norm`: there is a norm ahead of the layers, `bare_first`: attention of the
-    first layer has none of its own. `sandwich_norms`: attention and MLP have a
-    norm after them too; `post_norms`: after them alone. `parallel`: both read the same residual stream (or the key that
-    says so), `own_mlp_norm`: each through a norm of its own. `scaled_embedding`: embeddings are multiplied by the
-    square root of the hidden size. `gated_mlp`: a second product multiplies the activated one (or the key that says
-    so, which `facts` reads into the fact of that name). `head_bias`: the
-    vocabulary projection has a bias. `mixture`: the layers have experts. `sinks`: attention has a score more for each
-    head. `latent`: keys and values of all heads are made of one row of a token, whose last elements turn.
+    are where there is a rotation. `embedding_norm`: there is a norm ahead of the layers, `embedding_norm_last`: behind
+    the product that makes narrower embeddings as wide as they are. `bare_first`: attention of the first layer has none
+    of its own. `sandwich_norms`: attention and MLP have a norm after them too; `post_norms`: after them alone.
+    `parallel`: both read the same residual stream (or the key that says so), `own_mlp_norm`: each through a norm of its
+    own. `scaled_embedding`: embeddings are multiplied by the square root of the hidden size. `gated_mlp`: a second
+    product multiplies the activated one (or the key that says so, which `facts` reads into the fact of that name).
+    `head_bias`: the vocabulary projection has a bias. `mixture`: the layers have experts. `sinks`: attention has a
+    score more for each head. `latent`: keys and values of all heads are made of one row of a token, whose last elements
+    turn.
 
     `encoder`: every token sees all others, and nothing is generated: hidden states are pooled. With `post_norms` its
     norms are of the sums with the residual stream, and there is none behind the layers. `bidirectional` is the key that
@@ -64,10 +65,10 @@ class Family:
     `defaults` are the values that transformers assumes for keys that are absent from config.json. `decoder` makes the
     config that the other columns read of config.json, where it has other keys or a nested object. `names` are the
     source's modules, `fused` how a matrix of the source holds several of them, `transposed` those whose weights are
-    (in, out), `renamed` prefixes and infixes of source tensors with what stands for them, `ignored` patterns of source
-    tensors that are left out on purpose, and `left_out` of those that the user is told of. `also` are further
-    architectures of the same mathematics and names. `own_code`: transformers has no class for the models, which bring
-    Python code of their own.
+    (in, out), `unbiased` those that have no bias beside others of the same product, `renamed` prefixes and infixes of
+    source tensors with what stands for them, `ignored` patterns of source tensors that are left out on purpose, and
+    `left_out` of those that the user is told of. `also` are further architectures of the same mathematics and names.
+    `own_code`: transformers has no class for the models, which bring Python code of their own.
     """
 
     architecture: str
@@ -107,6 +108,7 @@ class Family:
     norm_epsilon: str | float = "rms_norm_eps"
     norm_offset: float = 0.0
     embedding_norm: bool = False
+    embedding_norm_last: bool = False
     bare_first: bool = False
     sandwich_norms: bool = False
     post_norms: bool = False
@@ -127,6 +129,7 @@ class Family:
     names: Names = field(default_factory=lambda: DECODER_NAMES)
     fused: Mapping[str, Layout] = field(default_factory=dict)
     transposed: tuple[str, ...] = ()
+    unbiased: tuple[str, ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()
     ignored: tuple[str, ...] = ROTARY_TABLES
     left_out: tuple[str, ...] = ()

@@ -18,7 +18,8 @@ class PositionRows:
     """Of what the rows for distances of disentangled attention are made. `table`: the module of the table of distances,
     `norm` that of its LayerNorm, None: there is none. `terms`: modules whose products with the normed table queries
     meet, and keys, {layer} in place of a number; None: zeros. `shared`: the layers' attention has these modules too.
-    `rows`: what each matrix of what is computed is called, with {layer} and {expert}.
+    `unbiased`: those of the terms that have no bias. `rows`: what each matrix of what is computed is called, with
+    {layer} and {expert}.
     """
 
     table: str
@@ -26,6 +27,7 @@ class PositionRows:
     terms: tuple[str | None, str | None]
     shared: bool
     rows: str
+    unbiased: tuple[str, ...] = ()
 
 
 # Module of the checkpoint -> Hugging Face modules, concatenated in this order. {layer} counts over the whole model.

@@ -126,8 +126,10 @@ def require_family(model: str, config: Mapping[str, Any]) -> Family:
         listed = architectures(config)
         found = ", ".join(listed) or f"model_type {config.get('model_type')!r}"
         known = ", ".join(row.architecture for row in EVERY_FAMILY)
-        missing = "".join(f": it needs {_MISSING[name]}" for name in listed[:1] if name in _MISSING)
-        missing = missing or (f": it needs {unpooled}" if (unpooled := missing_of_pooled(config)) else "")
+        kinds = (row.model_type for row in ENCODERS)
+        needs = (*map(_MISSING.get, listed[:1]), missing_of_pooled(config, encoder=encoder_type(config) in kinds))
+        told = ", or ".join(filter(None, needs))
+        missing = f": it needs {told}" if told else ""
         raise ModelError(
             f"{model}: {found} is not supported{missing}.",
             f"Supported architectures: {known}." + _elsewhere(model, config),

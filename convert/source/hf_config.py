@@ -149,14 +149,15 @@ def _layer_keys(kinds: LayerKinds, family: Family, rope: Rope, facts: dict[str, 
 
 
 def _read_activation(values: ConfigValues, family: Family) -> str:
-    name = values.raw.get(family.activation, "silu")
+    name, key = values.raw.get(family.activation, "silu"), values.named(family.activation)
     if name == "xielu" and ACT not in family.names:
-        values.problems.append(f"{family.activation} 'xielu' is not supported: the layers have no numbers for it")
+        values.problems.append(f"{key} 'xielu' is not supported: the layers have no numbers for it")
         return "silu"
     if isinstance(name, str) and name in ACTIVATIONS:
         # What the format's readers call a gated product in stacks of experts.
         return "swiglu" if family.mixture is not None and name == "silu" else name
-    values.problems.append(f"{family.activation} {name!r} is not supported (supported: {', '.join(ACTIVATIONS)})")
+    given = values.raw.get(key, name)
+    values.problems.append(f"{key} {given!r} is not supported (supported: {', '.join(ACTIVATIONS)})")
     return "silu"
 
 

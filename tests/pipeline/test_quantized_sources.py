@@ -22,9 +22,9 @@ from inflight.runtime import LLM, SamplingParams
 from tests.models.gguf_files import as_llama_cpp_has_it, gguf_names, write_gguf, write_random_blocks
 from tests.models.hf_files import random_tensors, tiny_config
 from tests.models.nvfp4 import write_nvfp4_model
+from tests.models.published import smollm2_gguf
 from tests.models.quantized_files import FIXTURES, IDS
 from tests.models.random_models import Shape, save_random_model
-from tests.models.smollm2 import smollm2_gguf
 from tests.network.support import chosen, some_of
 
 pytestmark = pytest.mark.pipeline

@@ -30,14 +30,10 @@ CLASSIFIER, TOKEN_CLASSIFIER = "ForSequenceClassification", "ForTokenClassificat
 _ENCODER_TYPES = (
     *("bert", "roberta", "xlm-roberta", "camembert", "distilbert"),
     *("electra", "mpnet", "modernbert", "albert", "nomic_bert", "gte", "new", "eurobert", "jina_embeddings_v3"),
-    "deberta-v2",
+    *("deberta", "deberta-v2"),
 )
 # Jina's second generation, whose configs say that they are BERT's.
 JINA2, _JINA2_NAME = "jina_bert", "JinaBert"
-# What models of other types need that is not there.
-_MISSING = {
-    "deberta": "queries, keys and values of one matrix without a bias beside attention to relative positions",
-}
 # Files of a model without a head have no name in front.
 _BARE = tuple((name, f"model.{name}") for name in ("embed_tokens.", "layers.", "norm."))
 
@@ -118,16 +114,16 @@ def pooled_decoder(family: Family) -> Family | None:
     )
 
 
-def missing(config: Mapping[str, Any]) -> str | None:
-    """What a model needs that pools hidden states and is not read; None where nothing is known."""
-    kind = config.get("model_type")
+def missing(config: Mapping[str, Any], *, encoder: bool) -> str | None:
+    """What a model needs that pools hidden states and is not read; None where nothing is known. `encoder`: those of its
+    model_type have a row."""
     if scores_by_tokens(config) and "vision_config" in config:
         return "pairs of pictures"
     if scores_by_tokens(config):
         return "modules that are named as Llama's, where scores are read off its logits"
-    if kind in _ENCODER_TYPES:
+    if encoder:
         return "what becomes of its hidden states; with modules.json, of sentence-transformers, it embeds"
-    return _MISSING.get(str(kind))
+    return None
 
 
 def _is_bare(name: str) -> bool:

@@ -76,7 +76,7 @@ def _finite(values: ConfigValues, key: str, result: float) -> float:
     """What was computed from the value of `key`, unless it is beyond what floats hold."""
     if 0 < result < math.inf:
         return result
-    values.problems.append(f"{key} {values.raw[key]!r} is out of range")
+    values.problems.append(f"{values.named(key)} {values.raw[key]!r} is out of range")
     return 1.0
 
 
@@ -199,4 +199,5 @@ def refuse_other_head_size(values: ConfigValues) -> None:
     """transformers takes hidden_size / heads here, whatever head_dim says."""
     size, share = values.raw.get("head_dim"), head_share(values.raw)
     if size is not None and share is not None and size != share:
-        values.problems.append(f"head_dim {size!r} is not supported: transformers takes hidden_size / heads here")
+        why = "transformers takes hidden_size / heads here"
+        values.problems.append(f"{values.named('head_dim')} {size!r} is not supported: {why}")

@@ -63,6 +63,7 @@ def test_the_scores_are_those_of_llm(scoring_shim: str, llm: LLM, rng: np.random
         ({"text_1": "a", "text_2": "b", "softmax": True}, "softmax"),
         ({"query": "a", "items": "b", "label_token_ids": [5]}, "label_token_ids"),
         ({"text_1": "a", "items": [[5]]}, "items"),
+        ({"query": "a", "items": []}, "items"),
         ({"text_1": "a", "text_2": "b", "use_activation": True, "activation": False}, "activation"),
         ({"text_1": ["a", "", "c"], "text_2": ["a", "b", "c"]}, "text_1.1"),
         ({"text_1": "a", "text_2": "b", "truncate_prompt_tokens": 10**6}, "truncate_prompt_tokens"),

@@ -40,7 +40,7 @@ def sizes_of(family: Family) -> dict[str, Any]:
         sizes["rotary_dim"] = 8
     if family.model_type == "dots1":
         sizes |= {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 3, "norm_topk_prob": True}
-    if family.model_type == "deberta-v2":
+    if family.model_type in ("deberta", "deberta-v2"):
         sizes |= {"relative_attention": True, "position_biased_input": False, "pos_att_type": ["c2p"]}
     if family.model_type == "deepseek_v2":
         sizes["num_experts_per_tok"] = 3  # without it transformers has no number either

@@ -39,6 +39,7 @@ ENCODERS: Mapping[str, str] = {
     "jina_embeddings_v3": "JinaEmbeddingsV3",
     "eurobert": "EuroBert",
     "t5": "T5",
+    "deberta": "Deberta",
     "deberta-v2": "DebertaV2",
     "mt5": "MT5",
     "umt5": "UMT5",

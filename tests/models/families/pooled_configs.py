@@ -86,15 +86,16 @@ def _t5(rng: Any, size: int) -> dict[str, Any]:
     }
 
 
-def _deberta(rng: Any) -> dict[str, Any]:
-    """Either term or both, with projections of their own or the layer's, in buckets or not. Distances beyond the last
-    row are in the tests' texts.
+def _deberta(rng: Any, hidden: int) -> dict[str, Any]:
+    """Either term or both, with projections of their own or the layer's, in buckets or not, with a table of positions
+    or without, narrower embeddings or not. Distances beyond the last row are in the tests' texts.
     """
     terms = [["c2p"], ["p2c"], ["p2c", "c2p"], "p2c|c2p"][int(rng.choice([0, 1, 2, 2, 3, 3]))]
     furthest = int(rng.integers(20, 120))
     return {
         "relative_attention": True,
-        "position_biased_input": False,
+        "position_biased_input": bool(rng.random() < 0.5),
+        "embedding_size": int(rng.choice([hidden, 8 * int(rng.integers(1, 6))])),
         "pos_att_type": terms,
         "share_att_key": bool(rng.random() < 0.5),
         "norm_rel_ebd": str(rng.choice(["none", "layer_norm"])),
@@ -107,8 +108,8 @@ def _deberta(rng: Any) -> dict[str, Any]:
 def _bert_like(kind: str, rng: Any, hidden: int) -> dict[str, Any]:
     values: dict[str, Any] = {"hidden_act": str(rng.choice(["gelu", "gelu_new", "relu"]))}
     values |= {"layer_norm_eps": float(rng.choice([1e-5, 1e-12]))}
-    if kind == "deberta-v2":
-        return values | _deberta(rng)
+    if kind in ("deberta", "deberta-v2"):
+        return values | _deberta(rng, hidden)
     if kind in _PADDED_POSITIONS:
         values["max_position_embeddings"] = MAX_POSITIONS + 2
     if kind in ("electra", "albert"):

@@ -15,7 +15,7 @@ from inflight.build.registry import make_recipe
 from inflight.cli.main import build_app
 from inflight.convert.api import convert_model
 from inflight.convert.options import ConvertOptions
-from tests.models.smollm2 import smollm2_gguf
+from tests.models.published import smollm2_gguf
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.slow]
 

@@ -34,11 +34,12 @@ COMPILED = [
 ]
 # In bfloat16 beside BERT: one of each kind of norms, positions and heads.
 _HALF = (
-    *("qwen3", "gemma3_text", "nomic_bert", "gte", "albert", "eurobert", "modernbert", "mt5", "umt5", "deberta-v2"),
+    *("qwen3", "gemma3_text", "nomic_bert", "gte", "albert", "eurobert", "modernbert", "mt5", "umt5", "deberta"),
+    "deberta-v2",
 )
 SCORING = (
     *("bert", "roberta", "distilbert", "electra", "mpnet", "modernbert", "albert", "nomic_bert", "gte"),
-    *("jina_embeddings_v3", "eurobert", "qwen3", "deberta-v2"),
+    *("jina_embeddings_v3", "eurobert", "qwen3", "deberta", "deberta-v2"),
 )
 
 

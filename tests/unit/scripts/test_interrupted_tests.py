@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ MARKS = ("mypy", "child", "pytest")
 _PYTHON = """#!/usr/bin/env bash
 case "$*" in
   "-m mypy"*) (exec sleep 1000) & echo $! > "$MARKS/child"; echo $$ > "$MARKS/mypy"; wait ;;
-  "-m pytest"*) trap 'exit 2' INT; echo $$ > "$MARKS/pytest"; while true; do sleep 0.05; done ;;
+  "-m pytest"*) trap 'touch "$MARKS/stopped"; exit 2' INT; echo $$ > "$MARKS/pytest"; while true; do sleep 0.05; done ;;
 esac
 """
 
@@ -35,8 +36,12 @@ def running(pid: int) -> bool:
         return False
 
 
+@pytest.mark.parametrize("send", [os.killpg, os.kill], ids=["to all in front", "to the script alone"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_all_that_the_script_began(number: signal.Signals, tmp_path: Path) -> None:
+def test_an_interrupt_ends_all_that_the_script_began(
+    number: signal.Signals, send: Callable[[int, int], None], tmp_path: Path
+) -> None:
+    """A terminal sends it to all that stands in front, and `kill` to the script alone."""
     scripts, tools, marks = tmp_path / "scripts", tmp_path / "venv" / "bin", tmp_path / "marks"
     for folder in (scripts, tools, marks):
         folder.mkdir(parents=True)
@@ -52,8 +57,8 @@ def test_an_interrupt_ends_all_that_the_script_began(number: signal.Signals, tmp
     script = subprocess.Popen([scripts / "test"], env=environment, start_new_session=True, stderr=subprocess.PIPE)
     assert eventually(lambda: all((marks / name).is_file() and (marks / name).read_text() for name in MARKS))
     begun = [int((marks / name).read_text()) for name in MARKS]
-    # As a terminal does, to all that stands in the foreground.
-    os.killpg(script.pid, number)
+    send(script.pid, number)
     _, said = script.communicate(timeout=PATIENCE_S)
     assert script.returncode == 128 + number, said.decode()
+    assert (marks / "stopped").is_file(), "pytest was ended before it could stop what its tests have started"
     assert eventually(lambda: not any(map(running, begun)))

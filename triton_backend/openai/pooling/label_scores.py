@@ -30,6 +30,8 @@ def check_labels(reader: TextReader, body: ScoreBody) -> None:
         raise ApiError(400, f"query and items are all that is scored, as in SGLang; leave {other} out.", param=other)
     if body.items is None:
         raise ApiError(400, "Missing required parameter: 'items'.", param="items")
+    if body.items == []:
+        raise ApiError(400, "There is no text in items.", param="items")
     if reader.facts.task != "score":
         message = "This model makes embeddings: it has no labels. Send text_1 and text_2 for their cosine."
         raise ApiError(400, message, param="query")

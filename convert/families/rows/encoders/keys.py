@@ -26,7 +26,7 @@ def encoder_keys(values: ConfigValues) -> dict[str, Any]:
 def refuse_other(values: ConfigValues, key: str, known: Any, why: str) -> None:
     """Note the value of `key`, unless it is null, absent or `known`."""
     if values.raw.get(key) not in (None, known):
-        values.problems.append(f"{key} {values.raw[key]!r} is not supported: {why}")
+        values.problems.append(f"{values.named(key)} {values.raw[key]!r} is not supported: {why}")
 
 
 def token_types(values: ConfigValues) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from inflight.convert.families.config_values import ConfigValues
+from inflight.convert.families.config_values import ConfigValues, names_of
 from inflight.convert.families.family import Family
 from inflight.convert.families.names import Names
 from inflight.convert.families.rows.keys import Raw, under_names
@@ -38,17 +38,16 @@ def t5_config(raw: Raw, usual: str) -> Raw:
     """Any length is as good to it; n_positions says what it was trained with. `usual`: what feed_forward_proj is where
     the config has none."""
     named = raw.get(_GATE, usual)
-    if isinstance(named, str):
-        # Of all names this one alone means another function than it says.
-        activated = "gelu_new" if named == f"{_GATED}gelu" else named.removeprefix(_GATED)
-        raw = {**raw, _GATE: named, "hidden_act": activated}
+    activated = named.removeprefix(_GATED) if isinstance(named, str) else named
+    # Of all names this one alone means another function than it says.
+    activated = "gelu_new" if named == f"{_GATED}gelu" else activated
+    raw = {**raw, _GATE: named, "hidden_act": activated, **names_of(raw, hidden_act=_GATE)}
     names = {
         "hidden_size": "d_model",
         "num_hidden_layers": "num_layers",
         "num_attention_heads": "num_heads",
         "head_dim": "d_kv",
         "intermediate_size": "d_ff",
-        "hidden_act": _GATE,
         "max_position_embeddings": "n_positions",
     }
     return {**under_names(raw, **names), "num_key_value_heads": None}

@@ -10,4 +10,4 @@ from inflight.convert.families.rows.encoders.modernbert import EUROBERT, MODERNB
 from inflight.convert.families.rows.encoders.rotary import ROTARY
 from inflight.convert.families.rows.encoders.t5 import T5_LIKE
 
-ENCODERS: tuple[Family, ...] = (*BERT_LIKE, ALBERT, MODERNBERT, EUROBERT, *ROTARY, *T5_LIKE, DEBERTA)
+ENCODERS: tuple[Family, ...] = (*BERT_LIKE, ALBERT, MODERNBERT, EUROBERT, *ROTARY, *T5_LIKE, *DEBERTA)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from transformers.models.auto.modeling_auto import (
 
 from inflight.convert.families.document import document
 from inflight.convert.families.family import Family
-from inflight.convert.families.table import EVERY_FAMILY, FAMILIES, LACKING, find_family
+from inflight.convert.families.rows.encoders.table import ENCODERS
+from inflight.convert.families.table import EVERY_FAMILY, FAMILIES, LACKING, find_family, require_family
 from inflight.convert.source.hf_config import read_model_config
+from inflight.errors import ModelError
 from tests.models.families.config_sizes import SIZES, sizes_of
 from tests.paths import ROOT
 
@@ -32,6 +35,14 @@ def test_what_a_class_lacks_is_said_once_and_of_classes_without_a_row() -> None:
     assert {*listed} & {name for row in EVERY_FAMILY for name in (row.architecture, *row.also)} == set()
     known = (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES)
     assert {*listed} <= {name for names in known for name in names.values()}
+
+
+@pytest.mark.parametrize("family", ENCODERS, ids=lambda family: family.architecture)
+@pytest.mark.parametrize("head", ["ForMaskedLM", "ForConditionalGeneration"])
+def test_an_encoder_with_another_head_is_told_what_makes_it_embed(family: Family, head: str) -> None:
+    name = re.sub(r"(Encoder)?Model$", head, family.architecture)
+    with pytest.raises(ModelError, match=rf"model: {name} is not supported: it needs .*with modules.json, .*it embeds"):
+        require_family("model", {"architectures": [name], "model_type": family.model_type})
 
 
 def _read(family: Family, raw: dict[str, Any]) -> dict[str, Any]:

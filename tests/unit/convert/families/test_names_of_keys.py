@@ -22,6 +22,10 @@ pytestmark = pytest.mark.unit
             {"num_experts": 1.5, "num_hidden_layers": 3},
             "num_experts must be a positive integer, not 1.5",
         ),
+        ("T5EncoderModel", {"feed_forward_proj": "gated-swish"}, "feed_forward_proj 'gated-swish' is not supported"),
+        ("MT5EncoderModel", {"feed_forward_proj": 5}, "feed_forward_proj 5 is not supported"),
+        ("DistilBertModel", {"activation": "swish"}, "activation 'swish' is not supported"),
+        ("GPTNeoForCausalLM", {"activation_function": "swish"}, "activation_function 'swish' is not supported"),
         ("Gemma2ForCausalLM", {"attn_logit_softcapping": 0}, "softcapping must be a positive number or null, not 0"),
     ],
 )

@@ -59,7 +59,7 @@ _WITHOUT_EFFECT: Mapping[str, frozenset[str]] = {
         | {"classifier_pooling"}
     ),
     # Of a head that predicts masked tokens.
-    "deberta-v2": frozenset({"legacy"}),
+    **dict.fromkeys(("deberta", "deberta-v2"), frozenset({"legacy"})),
     # Of classifiers alone, which other tests have.
     "eurobert": frozenset({"classifier_pooling"}),
     # Of the decoder, which is not read, and what follows from feed_forward_proj.
