@@ -3,6 +3,7 @@
 #define INFLIGHT_EMBEDDING_H
 
 #include <errno.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 #include "abi.h"
@@ -24,12 +25,21 @@ static void read_stored(const stored_table *t, int64_t offset, void *bytes, int6
     if (got != size) __atomic_store_n(t->status, INFLIGHT_FILE, __ATOMIC_RELAXED);
 }
 
+/* Ask for a part of the file. What the system has not in memory is then read while others are asked for: one after
+ * another, rows of a table that nobody has read yet take longer than a layer of a prompt. */
+static void ask_for_stored(const stored_table *t, int64_t offset, int64_t size) {
+    (void)posix_fadvise(t->file, (off_t)(t->offset + offset), (off_t)size, POSIX_FADV_WILLNEED);
+}
+
 /* x [rows][width] = the rows of the table with those numbers, times `scale`. */
 INLINE void embedding_lookup(pool *p, int thread, element type, int64_t width, float scale, int64_t rows,
                              const int32_t *ids, const stored_table *table, float *x) {
     const int64_t size = element_size(type), at_once = STORED_AT_ONCE / size;
+    const int64_t start = share_start(p, thread, rows), end = share_start(p, thread + 1, rows);
     _Alignas(CACHE_LINE) unsigned char stored[STORED_AT_ONCE] = {0};
-    for (int64_t row = share_start(p, thread, rows); row < share_start(p, thread + 1, rows); row++) {
+    for (int64_t row = start; end - start > 1 && row < end; row++)
+        ask_for_stored(table, ids[row] * width * size, width * size);
+    for (int64_t row = start; row < end; row++) {
         for (int64_t first = 0; first < width; first += at_once) {
             const int64_t count = min_int(at_once, width - first);
             read_stored(table, (ids[row] * width + first) * size, stored, count * size);
