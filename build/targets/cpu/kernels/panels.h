@@ -17,13 +17,9 @@
  * from further away. */
 #if defined(__AMX_INT8__)
 #define CACHED_BYTES (5 << 18)
-#define PIECE_ROWS 32 /* of two tiles, as many as one product has: it loads the weights as often for fewer */
-#define LEAST_ROWS PIECE_ROWS
 #define OWN_ROWS INT64_MAX
 #else
 #define CACHED_BYTES INT64_MAX
-#define PIECE_ROWS TILE_ROWS /* pieces have whole multiples of so many rows, but the last */
-#define LEAST_ROWS (4 * TILE_ROWS) /* where there are several, each has so many */
 #define OWN_ROWS 192 /* from so many on, of each thread, weights that every thread reads cost little beside products */
 #endif
 #define MOST_LOOKING 8    /* tiles that share the prefetching; later ones find the next panel prefetched */
@@ -47,13 +43,13 @@ INLINE const void *next_panel(const panel_piece *piece) {
  * vain. */
 INLINE int64_t row_blocks(const pool *p, int64_t rows, int64_t panels) {
     int64_t wanted = ceil_div(4 * p->threads, panels);
-    return max_int(ceil_div(rows, BLOCK_ROWS), min_int(wanted, rows / LEAST_ROWS));
+    return max_int(ceil_div(rows, BLOCK_ROWS), min_int(wanted, rows / (4 * TILE_ROWS)));
 }
 
-/* The rows of block `block` of as many as `all`: whole PIECE_ROWS in all but the last. Nothing is known of memory. */
+/* The rows of block `block` of as many as `all`: whole tiles in all but the last. Nothing is known of memory. */
 INLINE panel_piece block_of_rows(int64_t panel, int64_t block, int64_t all, int64_t rows) {
-    const int64_t pieces = ceil_div(rows, PIECE_ROWS), first = pieces * block / all * PIECE_ROWS;
-    const int64_t count = min_int(rows, pieces * (block + 1) / all * PIECE_ROWS) - first;
+    const int64_t tiles = ceil_div(rows, TILE_ROWS), first = tiles * block / all * TILE_ROWS;
+    const int64_t count = min_int(rows, tiles * (block + 1) / all * TILE_ROWS) - first;
     return (panel_piece){panel, first, count, 0, 1, NULL, NULL};
 }
 
