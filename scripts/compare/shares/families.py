@@ -7,7 +7,7 @@ Every model has random weights of about 150 to 250 million parameters, made by t
 configuration class; the mixtures have 16 experts of which 4 answer. One user decodes 64 tokens after a prompt of 4, and
 a prompt of 512 is prefilled. Rounds go around all engines, so that whatever else the machine does meets all of them.
 The limit is that of inflight bench: the bytes of a step at the bandwidth measured around it, or its operations at the
-measured peak.
+measured peak. Of decoding, the median step of a round counts: a shared machine takes a core away for some steps.
 """
 
 from __future__ import annotations
@@ -147,10 +147,11 @@ def measure(timers: dict[str, StepTimer], limits: MachineLimits, rounds: int) ->
         for family, timer in timers.items():
             decoded, prefilled = (measured(timer, work, limits, rng) for work in (DECODE, PREFILL))
             if turn:  # the first round touches every page
-                found = results[family]
-                found.decode.append(decoded.decode.share_of_limit or 0.0)
+                found, phase = results[family], decoded.decode
+                step = statistics.median(each.seconds for each in phase.steps)
+                found.decode.append((phase.bound_seconds or 0.0) / len(phase.steps) / step)
                 found.prefill.append(prefilled.prefill.share_of_limit or 0.0)
-                found.decode_rate.append(decoded.decode.tokens_per_second)
+                found.decode_rate.append(1 / step)
                 found.prefill_rate.append(prefilled.prefill.tokens_per_second)
     return results
 

@@ -20,7 +20,7 @@ from inflight.build.graph.operators import DOMAIN
 from inflight.build.graph.values import new_value
 from inflight.build.passes.rewrite import fused
 from inflight.build.targets.cpu.compiler.compile import KERNELS, compile_library
-from inflight.build.targets.cpu.compiler.cpu_levels import CpuLevel, find_level, native_level
+from inflight.build.targets.cpu.compiler.cpu_levels import LEVELS, CpuLevel, find_level, native_level
 from inflight.build.targets.cpu.operators.calls import KernelCall, Places
 from inflight.build.targets.cpu.operators.emit import emit_call
 from inflight.build.targets.cpu.packing.pack import pack_weights
@@ -38,6 +38,13 @@ def levels() -> list[CpuLevel]:
     native = native_level()
     plainest = find_level("x86-64-v3" if native.triple.startswith("x86_64") else "aarch64")
     return [native] if native == plainest else [native, plainest]
+
+
+def every_level() -> list[Any]:
+    """Parameters: all levels whose code this machine runs; those between its own and the plainest are slow."""
+    native = native_level()
+    runs = [each for each in LEVELS if each.triple == native.triple and set(each.features) <= set(native.features)]
+    return [pytest.param(level, id=level.name, marks=() if level in levels() else pytest.mark.slow) for level in runs]
 
 
 def of_levels(types: Sequence[Any], same_bits: Sequence[Any]) -> list[Any]:

@@ -14,7 +14,7 @@ import pytest
 from inflight.build.graph.expert_scratch import ExpertRows, scratch_row_bytes
 from inflight.build.graph.operators import activation_type
 from inflight.build.graph.values import new_value
-from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, levels, operator, rows
+from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, every_level, levels, operator, rows
 from tests.oracles.fused_experts import experts, gate_whole_rows
 
 pytestmark = pytest.mark.kernel
@@ -80,8 +80,11 @@ class Mixture(NamedTuple):
         return experts(x, self.fc, self.proj, logits, None, fc_bias, proj_bias, self.choice, **self.attributes)[0]
 
 
-def random_mixture(rng: np.random.Generator, dtype: Any, routing: str, top_k: int | None = None) -> Mixture:
-    count, hidden, size = int(rng.integers(2, 40)), int(rng.integers(1, 200)), int(rng.integers(1, 150))
+def random_mixture(
+    rng: np.random.Generator, dtype: Any, routing: str, top_k: int | None = None, hidden: int | None = None
+) -> Mixture:
+    count, size = int(rng.integers(2, 40)), int(rng.integers(1, 150))
+    hidden = int(rng.integers(1, 200)) if hidden is None else hidden
     alone = ("sparse_mixer", "renormalized", "sigmoid_inputs")
     grouped = top_k is None and routing not in alone and rng.random() < 0.7
     groups, members = (int(rng.integers(1, 6)), int(rng.integers(2, 20))) if grouped else (1, count)
@@ -120,7 +123,7 @@ def many_times(rng: np.random.Generator, number: int) -> npt.NDArray[np.int64]:
     return rng.permutation(np.resize(np.arange(number), max(513, number) + int(rng.integers(0, 600))))
 
 
-@pytest.mark.parametrize("level", levels(), ids=lambda level: str(level.name))
+@pytest.mark.parametrize("level", every_level())
 def test_experts_are_as_defined_and_a_row_does_not_see_its_company(
     level: Any, rng: np.random.Generator, tmp_path: Path
 ) -> None:
@@ -157,6 +160,30 @@ def test_experts_are_as_defined_and_a_row_does_not_see_its_company(
             np.testing.assert_array_equal(
                 mixture.run(kernel, x[given], logits[given], added, threads=2), y[given] + added
             )
+
+
+@pytest.mark.parametrize("level", every_level())
+def test_long_rows_in_many_blocks_have_the_bits_that_they_have_alone(
+    level: Any, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    """More rows of an expert than a block has, and rows that are multiplied a stretch after the other."""
+    dtype = rng.choice([np.float16, ml_dtypes.bfloat16])
+    mixture = random_mixture(rng, dtype, "renormalized", hidden=int(rng.integers(400, 900)))
+    (kernel,) = compile_kernels([mixture.graph()], level, tmp_path)
+    count, hidden, _ = mixture.proj.shape
+    number, most = int(rng.integers(520, 700)), int(rng.integers(1, 4))  # of the first experts
+    x = rng.standard_normal((number, hidden), np.float32).astype(mixture.act)
+    logits = random_logits(rng, number, count)
+    logits[:, :most] += 100
+    y = mixture.run(kernel, x, logits)
+    slack = 2**-7 if mixture.act == ml_dtypes.bfloat16 else TOLERANCE * hidden
+    np.testing.assert_allclose(y, mixture.expected(x, logits), rtol=slack, atol=slack, err_msg=str(mixture[2]))
+    for threads in (2, 3):
+        np.testing.assert_array_equal(mixture.run(kernel, x, logits, threads=threads), y)
+    for height in (1, 17, 40):
+        start = int(rng.integers(0, number - height + 1))
+        part = slice(start, start + height)
+        np.testing.assert_array_equal(mixture.run(kernel, x[part], logits[part], threads=2), y[part])
 
 
 def test_every_row_may_choose_one_expert_and_rows_of_no_number_are_harmless(

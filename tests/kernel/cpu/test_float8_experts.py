@@ -16,7 +16,7 @@ from inflight.build.graph.values import new_value
 from inflight.build.targets.cpu.packing.pack import pack_weights
 from inflight.build.targets.cpu.packing.weight_layout import WeightLayout
 from inflight.errors import BuildError
-from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, levels, operator, rows
+from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, every_level, levels, operator, rows
 from tests.kernel.cpu.quantized import aligned, row_scales
 from tests.kernel.cpu.test_experts import many_times, random_logits
 from tests.kernel.cpu.test_quantized_experts import Mixture, random_stack
@@ -26,7 +26,10 @@ pytestmark = pytest.mark.kernel
 
 _GUARD = 0x5A
 # What differs between them, the bytes of E4M3, test_float8.py has on every level.
-LEVELS = [pytest.param(level, marks=pytest.mark.slow if place else ()) for place, level in enumerate(levels())]
+LEVELS = [
+    each if each.values[0] == levels()[0] else pytest.param(*each.values, id=each.id, marks=pytest.mark.slow)
+    for each in every_level()
+]
 
 
 class Float8Mixture(Mixture):

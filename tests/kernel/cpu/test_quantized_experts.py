@@ -14,7 +14,7 @@ import pytest
 from inflight.build.graph.expert_scratch import ExpertRows, scratch_row_bytes
 from inflight.build.graph.values import new_value
 from inflight.convert.quantization.multiples import MOST_MULTIPLE
-from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, levels, operator, rows
+from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, every_level, levels, operator, rows
 from tests.kernel.cpu.quantized import (
     ROW_TYPES,
     aligned,
@@ -150,7 +150,7 @@ def random_mixture(rng: np.random.Generator, kind: str, row_bits: int) -> Mixtur
     return Mixture(fc, proj, attributes, given, row_bits)
 
 
-@pytest.mark.parametrize("level", levels(), ids=lambda level: str(level.name))
+@pytest.mark.parametrize("level", every_level())
 def test_quantized_experts_are_as_defined_and_a_row_does_not_see_its_company(
     level: Any, rng: np.random.Generator, tmp_path: Path
 ) -> None:

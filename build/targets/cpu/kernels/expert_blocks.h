@@ -12,6 +12,7 @@
 typedef struct {
     expert_group group;
     int64_t first, count;
+    const void *following; /* what this thread will probably read behind it; NULL: nothing new */
 } expert_block;
 
 /* The next block of rows for the first product; 0 when there is none left. Threads take them in order, so that those of
@@ -21,7 +22,12 @@ INLINE int take_block(pool *p, const expert_panels *m, expert_groups g, expert_b
     if (number >= m->pieces[*g.active]) return 0;
     const int64_t i = group_of_piece(m, *g.active, number), first = m->pieces[i];
     const panel_piece rows = block_of_rows(0, number - first, m->pieces[i + 1] - first, g.groups[i].count);
-    *block = (expert_block){g.groups[i], rows.first, rows.count};
+    *block = (expert_block){g.groups[i], rows.first, rows.count, NULL};
+    const int64_t later = number + p->threads; /* others take those between */
+    if (later < m->pieces[*g.active]) {
+        const int64_t next = group_of_piece(m, *g.active, later);
+        if (next != i) block->following = panel_at(m, g.groups[next], 0);
+    }
     return 1;
 }
 
@@ -34,11 +40,18 @@ INLINE void gather_block(router_shape s, expert_rows rows, const expert_block *b
     for (int64_t i = start; i < start + block->count; i++) e.places[i] = e.order[i] / (int32_t)s.top_k;
 }
 
-/* A panel of the first product, which meets a block's rows alone. */
-INLINE panel_piece panel_of_block(const expert_panels *m, const expert_block *block, int64_t panel) {
+/* A block's pieces in the first product: its rows meet a panel BLOCK_ROWS at a time. */
+INLINE int64_t pieces_of_block(const expert_panels *m, const expert_block *block) {
+    return m->panels * ceil_div(block->count, BLOCK_ROWS);
+}
+INLINE panel_piece piece_of_block(const expert_panels *m, const expert_block *block, int64_t number) {
+    const int64_t blocks = ceil_div(block->count, BLOCK_ROWS), panel = number / blocks;
+    panel_piece piece = block_of_rows(panel, number % blocks, blocks, block->count);
     const unsigned char *columns = panel_at(m, block->group, panel);
-    const void *following = panel + 1 < m->panels ? columns + m->panel_bytes : NULL;
-    return (panel_piece){panel, 0, block->count, 0, 1, columns, following};
+    piece.columns = columns;
+    piece.following = panel + 1 < m->panels ? columns + m->panel_bytes : block->following;
+    piece.block = number % blocks, piece.blocks = blocks;
+    return piece;
 }
 
 /* Rows `first` to `end` of the step, and the panel of every expert that has their columns. */

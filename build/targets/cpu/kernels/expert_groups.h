@@ -64,8 +64,19 @@ INLINE void number_pieces(const pool *p, expert_groups g, int64_t panels, int64_
 }
 
 /* Where experts have many rows, a thread takes a block of an expert's rows through the whole first product, and a
- * panel's columns of the step's rows through the second (expert_blocks.h). With fewer, panels would be read in vain. */
+ * panel's columns of the step's rows through the second (expert_blocks.h). With fewer, panels would be read in vain.
+ *
+ * The rows of a block, whole tiles: at least, at most, and at most of the last experts. Every block reads all
+ * panels of its expert, and tiles of AMX multiply fewer rows sooner than a panel comes from memory. */
+#if defined(__AMX_INT8__)
+#define LEAST_BLOCK (5 * TILE_ROWS)
+#define MOST_BLOCK (42 * TILE_ROWS)
+#define LAST_BLOCK (11 * TILE_ROWS)
+#else
 #define LEAST_BLOCK (2 * TILE_ROWS)
+#define MOST_BLOCK BLOCK_ROWS
+#define LAST_BLOCK BLOCK_ROWS
+#endif
 
 INLINE int many_for_experts(const pool *p, expert_groups g, int64_t pairs) {
     return pairs >= LEAST_BLOCK * max_int(*g.active, p->threads);
@@ -73,14 +84,15 @@ INLINE int many_for_experts(const pool *p, expert_groups g, int64_t pairs) {
 
 /* Rows of a block, at most: whole tiles, and enough blocks to keep every thread busy to the end. */
 INLINE int64_t block_rows(const pool *p, int64_t pairs) {
-    return max_int(LEAST_BLOCK, min_int(BLOCK_ROWS, pairs / (4 * p->threads) / TILE_ROWS * TILE_ROWS));
+    return max_int(LEAST_BLOCK, min_int(MOST_BLOCK, pairs / (4 * p->threads) / TILE_ROWS * TILE_ROWS));
 }
 
-/* Numbers the blocks of every group's rows. */
+/* Numbers the blocks of every group's rows: small ones in the end, so that threads end together. */
 INLINE void number_blocks(const pool *p, expert_groups g, int64_t pairs, int64_t *blocks) {
     blocks[0] = 0;
-    const int64_t most = block_rows(p, pairs);
-    for (int64_t i = 0; i < *g.active; i++) blocks[i + 1] = blocks[i] + ceil_div(g.groups[i].count, most);
+    const int64_t most = block_rows(p, pairs), last = min_int(most, LAST_BLOCK);
+    for (int64_t i = 0; i < *g.active; i++)
+        blocks[i + 1] = blocks[i] + ceil_div(g.groups[i].count, i + p->threads < *g.active ? most : last);
 }
 
 /* The group that has a piece. */

@@ -52,8 +52,8 @@ INLINE void gate_blocks(pool *p, int thread, product all, const expert_panels *m
         own.bias = bias_of(all.bias, m, block.group);
         own.y = at(act_type(all.type), all.y, start * all.n);
         gather_block(s, rows, &block, e, own_rows, NULL);
-        for (int64_t panel = 0; panel < m->panels; panel++)
-            multiply_piece(own, panel_of_block(m, &block, panel), &work);
+        for (int64_t i = 0; i < pieces_of_block(m, &block); i++)
+            multiply_piece(own, piece_of_block(m, &block, i), &work);
     }
     end_pieces(&work);
     pool_barrier(p);

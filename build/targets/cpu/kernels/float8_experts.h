@@ -21,16 +21,16 @@ INLINE void gate_float8(pool *p, int thread, float8_product all, const expert_pa
     unsigned char *rows = e.sorted + place * met.row_bytes;
     expert_block block;
     panel_piece piece;
-    int64_t panel = m->panels, configured = 0;
+    int64_t number = 0, pieces = 0, configured = 0; /* pieces of the block: the next one, and how many */
     for (;;) {
         float8_product own = all;
         if (way.many) {
-            if (panel == m->panels) {
+            if (number == pieces) {
                 if (!take_block(p, m, e.groups, &block)) break;
                 gather_block(way.router, met, &block, e, rows, e.sorted_scale + place);
-                panel = 0;
+                number = 0, pieces = pieces_of_block(m, &block);
             }
-            piece = panel_of_block(m, &block, panel++);
+            piece = piece_of_block(m, &block, number++);
             own.x = (const uint16_t *)rows, own.x_scale = e.sorted_scale + place, own.y = all.y + place * all.n;
         } else {
             if (!take_group_piece(p, thread, m, e.groups, way.later, &block.group, &piece)) break;
@@ -42,7 +42,7 @@ INLINE void gate_float8(pool *p, int thread, float8_product all, const expert_pa
         own.rows = block.count;
         own.bias = bias_of(all.bias, m, block.group);
         multiply_float8(own, &piece, &configured);
-        if (!way.many || panel < m->panels) continue;
+        if (!way.many || number < pieces) continue;
         const int64_t start = block.group.start + block.first;
         for (int64_t i = 0; i < block.count; i++)
             round_float8_row(inner, (row_values){F32, own.y + i * all.n, NULL, 1.0f, NULL}, 0.0f,

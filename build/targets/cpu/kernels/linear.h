@@ -14,6 +14,9 @@
 #endif
 
 #define STRETCH_BYTES (288 << 10)
+/* Tiles of AMX that pass over a panel more than once read it faster than the second-level cache gives it: a stretch, the
+ * rows beside it and their sums fit the first. */
+#define TILE_STRETCH_BYTES (24 << 10)
 
 /* activation(gate) * up of a tile when there is a `gate`: then a panel holds 32 columns of each, 16 of the gate, 16 of
  * up, in turn, and so does its part of the bias. */
@@ -94,7 +97,12 @@ INLINE void ask_for_bias(const float *bias, int64_t panel) {
     UNROLL for (int64_t c = 0; c < PANEL; c += LANES) __builtin_prefetch(bias + panel * PANEL + c, 0, 3);
 }
 
-INLINE int64_t stretches(product m) { return ceil_div(panel_bytes(m.type, m.k), STRETCH_BYTES); }
+INLINE int64_t stretches(product m) {
+#if defined(__AMX_BF16__)
+    if (m.type == BF16 && !is_wide(m.rows)) return ceil_div(panel_bytes(m.type, m.k), TILE_STRETCH_BYTES);
+#endif
+    return ceil_div(panel_bytes(m.type, m.k), STRETCH_BYTES);
+}
 
 /* The first k of a stretch: whole groups, or whole blocks where a product takes blocks. */
 INLINE int64_t stretch_start(product m, int64_t index) {
@@ -145,21 +153,28 @@ INLINE void multiply_stretch(product m, panel_piece piece, int64_t index, panel_
 }
 
 #if defined(__AMX_BF16__)
+/* What is prefetched while a stretch is multiplied that begins at `start`: as many bytes a panel or STRETCH_BYTES behind
+ * it. Of a longer panel that many rows meet, nothing but the next one's begin. */
+INLINE const void *stretch_ahead(product m, const panel_piece *piece, int64_t start) {
+    const int64_t bytes = panel_bytes(m.type, m.k);
+    const int64_t behind = start * PANEL * element_size(m.type) + bytes / ceil_div(bytes, STRETCH_BYTES);
+    if (behind >= bytes) return piece->following ? (const unsigned char *)piece->following + behind - bytes : NULL;
+    return piece->count < m.rows ? NULL : (const unsigned char *)piece->columns + behind;
+}
+
 /* As multiply_stretch, in tiles of AMX; `sums` are BLOCK_ROWS rows. */
 INLINE void multiply_amx_stretch(product m, panel_piece piece, int64_t index, float (*sums)[PANEL]) {
     const int64_t start = stretch_start(m, index), end = stretch_start(m, index + 1), group = group_of(m.type);
     const int64_t tiles = ceil_div(piece.count, AMX_ROWS), height = amx_height(piece.count, AMX_ROWS);
     const int last = index + 1 == stretches(m);
     const void *columns = at(m.type, piece.columns, start * PANEL);
-    const void *next = last ? piece.following : at(m.type, piece.columns, end * PANEL);
-    if (!last && piece.count < m.rows) next = NULL;
-    const int64_t blocks = last ? piece.blocks : 1, block = last ? piece.block : 0; /* that share the prefetching */
+    const void *next = stretch_ahead(m, &piece, start);
     for (int64_t i = 0; i < tiles; i++) {
         const int64_t row = piece.first + amx_tile_start(piece.count, height, i);
         const int64_t again = amx_rows_again(piece.count, height, i);
         float(*tile)[PANEL] = sums + (stretches(m) == 1 ? 0 : i * AMX_ROWS);
-        look_ahead ahead = amx_look_ahead(columns, next, LINE_BYTES, ceil_div(end - start, group), block * tiles + i,
-                                          blocks * tiles, height);
+        look_ahead ahead = amx_look_ahead(columns, next, LINE_BYTES, ceil_div(end - start, group),
+                                          piece.block * tiles + i, piece.blocks * tiles, height);
         if (last && m.residual) ask_for_residual(m, row, height, piece.panel);
         amx_product(height, end - start, at(BF16, m.x, row * x_stride(m) + start), x_stride(m), columns, tile[0],
                     index > 0, ahead);

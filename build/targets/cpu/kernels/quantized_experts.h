@@ -39,17 +39,17 @@ INLINE void gate_quantized(pool *p, int thread, quantized_product all, const exp
     unsigned char *rows = e.sorted + place * met.row_bytes;
     expert_block block;
     panel_piece piece;
-    int64_t panel = m->panels;
+    int64_t number = 0, pieces = 0; /* of the block: the next one, and how many there are */
     QUANTIZED_WORK(work, all.shape);
     for (;;) {
         quantized_product own = all;
         if (way.many) {
-            if (panel == m->panels) {
+            if (number == pieces) {
                 if (!take_block(p, m, e.groups, &block)) break;
                 gather_block(way.router, met, &block, e, rows, e.sorted_scale + place);
-                panel = 0;
+                number = 0, pieces = pieces_of_block(m, &block);
             }
-            piece = panel_of_block(m, &block, panel++);
+            piece = piece_of_block(m, &block, number++);
             own.x = rows, own.x_scale = e.sorted_scale + place, own.y = all.y + place * all.n;
         } else {
             if (!take_group_piece(p, thread, m, e.groups, way.later, &block.group, &piece)) break;
@@ -61,7 +61,7 @@ INLINE void gate_quantized(pool *p, int thread, quantized_product all, const exp
         own.rows = block.count;
         own.bias = bias_of(all.bias, m, block.group);
         multiply_quantized_piece(own, &piece, &work);
-        if (way.many && panel == m->panels) quantize_block(inner, &block, own.y, all.n, e);
+        if (way.many && number == pieces) quantize_block(inner, &block, own.y, all.n, e);
     }
     end_quantized_pieces(&work);
 }
