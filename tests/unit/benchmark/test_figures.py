@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import statistics
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from inflight.benchmark.machine_limits import MachineLimits
+from inflight.benchmark.machine_limits import MADE_OF, WIDER, MachineLimits
 from inflight.benchmark.offline.latency import Workload, summarize_latency
 from inflight.benchmark.offline.phases import split_phases
 from inflight.benchmark.offline.session import run_latency, run_throughput
@@ -22,6 +23,7 @@ from inflight.benchmark.serve.options import ServeBenchOptions
 from inflight.benchmark.serve.requests import Outcome
 from inflight.benchmark.serve.run import Run
 from inflight.cli.bench.result_file import write_result
+from inflight.convert.quantization.schemes import RowDtype
 from inflight.errors import EngineError
 from inflight.runtime.executors.null.executor import null_manifest
 from inflight.runtime.loading.load import KvCacheBudget
@@ -111,7 +113,14 @@ def test_the_bound_of_a_step_is_the_slower_of_arithmetic_and_memory(rng: np.rand
 def test_the_best_of_two_measurements_of_the_machine_is_the_limit() -> None:
     other = MachineLimits(2, 4e10, {"float32": 2e11, "bfloat16": 3e11})
     assert LIMITS.at_best(other) == MachineLimits(2, 5e10, {"float32": 2e11, "bfloat16": 4e11})
-    assert LIMITS.peak("bfloat16") == 4e11 and LIMITS.peak("float16") == LIMITS.peak("float32")
+
+
+def test_rows_that_are_multiplied_in_another_type_are_held_to_its_peak() -> None:
+    assert LIMITS.peak("bfloat16") == 4e11 and LIMITS.peak("float16") == LIMITS.peak("float32") == LIMITS.peak("int16")
+    assert LIMITS.peak("float8_e4m3fn") == LIMITS.peak("bfloat16")
+    for int8, int16 in ((9e11, 4.5e11), (1.5e11, 1e11)):
+        assert MachineLimits(2, 5e10, {**LIMITS.peaks, "int8": int8}).peak("int16") == int16
+    assert {*get_args(RowDtype)} <= {*WIDER, *MADE_OF}
 
 
 def test_figures_without_samples_are_null_in_the_file(tmp_path: Path, rng: np.random.Generator) -> None:
