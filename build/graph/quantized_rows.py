@@ -21,7 +21,7 @@ def row_bytes(width: int, dtype: ir.DataType) -> int:
     """Bytes of a row of `width` values.
 
     Integers have their sums with them: for each byte of an integer the digits, then int32 sums. 8-bit floats are rows
-    of bfloat16, which holds them exactly and is what products read (kernels/float8.h).
+    of bfloat16, which holds them exactly and is what products read (kernels/float8_rows.h).
     """
     if dtype == ir.DataType.FLOAT8E4M3FN:
         return 2 * width

@@ -1,4 +1,4 @@
-"""Constants of rows that meet weights of 8-bit floats, as the kernels of float8.h take them."""
+"""Constants of rows that meet weights of 8-bit floats, as the kernels of float8_rows.h take them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import onnx_ir as ir
 from inflight.build.graph.values import array_of, dtype_of, shape_of
 
 FLOAT8 = ir.DataType.FLOAT8E4M3FN
-# Types of rows that the kernels of float8.h make.
+# Types of rows that the kernels of float8_rows.h make.
 FLOAT_ROWS = (FLOAT8, ir.DataType.BFLOAT16)
 
 

@@ -48,7 +48,7 @@ class MachineLimits:
     clock: float = 0.0
 
     def peak(self, dtype: str) -> float:
-        """The peak of products whose inputs have this type; other types than those of `peaks` are made of float32, or as
+        """The peak of products whose inputs have this type. Types that `peaks` has not are multiplied in float32, or as
         MADE_OF says where that is faster.
         """
         if dtype in self.peaks:
