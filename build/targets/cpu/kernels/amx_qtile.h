@@ -106,14 +106,16 @@ INLINE void amx_quantized_columns(quantized_shape q, int wide, int64_t tokens, c
 
 INLINE void amx_quantized_pass(quantized_shape q, int wide, int64_t tokens, const int8_t *x, const uint8_t *panel,
                                const uint8_t *written, int64_t column, look_ahead *ahead, tile_output out) {
-    if (has_multiples(q))
+    if (has_multiples(q) && !written)
+        streamed_columns(q, wide, tokens, x, panel, column, out);
+    else if (has_multiples(q))
         written_columns(q, wide, tokens, x, written, panel + units_offset(q), column, ahead, out);
     else
         amx_quantized_columns(q, wide, tokens, x, panel, column, ahead, out);
 }
 
 /* As quantized_tile of qtile.h, for up to AMX_ROWS / digits tokens for whose digits the tiles are configured.
- * `written`: the panel as write_panel leaves it, where weights have multiples. */
+ * `written`: the panel as write_panel leaves it, where weights have multiples; NULL: no other tile meets it. */
 INLINE void amx_quantized_tile(quantized_shape q, int64_t tokens, const int8_t *x, const uint8_t *panel,
                                const uint8_t *written, look_ahead ahead, tile_output out) {
     if (is_wide(tokens * q.row.digits)) {

@@ -45,13 +45,18 @@ INLINE const float *float8_scales(float8_shape s, const unsigned char *panel, in
     return (const float *)(panel + float8_weights_at(s, start) - float8_scale_bytes());
 }
 
-/* Meanwhile what lies `ahead` bytes further is prefetched; 0: nothing. */
-INLINE void widen_pairs(const unsigned char *bytes, int64_t pairs, unsigned char *wide, int64_t ahead) {
-    for (int64_t i = 0; i < pairs; i++) {
-        for (int64_t line = 0; ahead && line < PAIR_BYTES; line += CACHE_LINE)
-            __builtin_prefetch(bytes + ahead + i * PAIR_BYTES + line, 0, 2);
+#define NEAR_AHEAD 1024 /* bytes, into the first-level cache, whose misses would hold up the many instructions here */
+
+/* Of a `stream` (panels.h) each line that is read asks for one further on, and once more for one that comes soon. */
+INLINE void widen_pairs(const unsigned char *bytes, int64_t pairs, unsigned char *wide, int stream) {
+    for (int64_t i = 0; i < pairs; i++, bytes += PAIR_BYTES) {
         UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
-            const u32x16 values = e4m3_pairs(bytes + i * PAIR_BYTES + v * PAIR_BYTES / TILE_VECTORS);
+            const unsigned char *read = bytes + v * PAIR_BYTES / TILE_VECTORS;
+            if (stream && v % 2 == 0) {
+                __builtin_prefetch(read + STREAM_AHEAD, 0, 2);
+                __builtin_prefetch(read + NEAR_AHEAD, 0, 3);
+            }
+            const u32x16 values = e4m3_pairs(read);
             memcpy(wide + i * WIDE_PAIR_BYTES + v * sizeof values, &values, sizeof values);
         }
     }
@@ -144,11 +149,11 @@ INLINE void multiply_float8_blocks(float8_product m, const panel_piece *piece) {
         const uint16_t *x = m.x + piece->first * m.shape.k + start;
         clear_tiles();
         for (int64_t b = 0; b < blocks; b++, bytes += BLOCK_LINES * PAIR_BYTES) {
-            widen_pairs(bytes, BLOCK_LINES, wide[b % 2], STREAM_AHEAD);
+            widen_pairs(bytes, BLOCK_LINES, wide[b % 2], 1);
             multiply_block(BFLOAT16_PAIRS, 1, x + b * BLOCK_VALUES, x_stride, wide[b % 2], CACHE_LINE, LINE_BYTES);
         }
         if (values % BLOCK_VALUES) {
-            widen_pairs(bytes, ceil_div(values % BLOCK_VALUES, 2), wide[0], STREAM_AHEAD);
+            widen_pairs(bytes, ceil_div(values % BLOCK_VALUES, 2), wide[0], 1);
             multiply_last_pairs(1, piece->count, values % BLOCK_VALUES, x + blocks * BLOCK_VALUES, m.shape.k, wide[0]);
         }
         store_tiles(1, sums, CACHE_LINE, sizeof sums[0]);

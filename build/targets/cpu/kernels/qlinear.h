@@ -84,8 +84,13 @@ INLINE look_ahead quantized_look_ahead(quantized_shape q, const panel_piece *pie
 }
 
 #if defined(__AMX_INT8__)
-/* Whether pieces of many rows are multiplied in tiles. */
-INLINE int in_tiles(quantized_shape q) { return !q.codes.digits && (!has_multiples(q) || can_be_written(q)); }
+#define FEW_ROWS 3 /* of digits: groups of multiples cost vectors more than tiles where there are more */
+
+/* Whether so many tokens are multiplied in tiles. */
+INLINE int in_tiles(quantized_shape q, int64_t tokens) {
+    if (q.codes.digits) return 0;
+    return has_multiples(q) ? can_be_written(q) && tokens * q.row.digits > FEW_ROWS : tokens > tile_tokens(q);
+}
 
 INLINE void multiply_amx_piece(quantized_product m, const panel_piece *piece, uint8_t *written,
                                int64_t *configured) {
@@ -123,10 +128,11 @@ INLINE void multiply_quantized_piece(quantized_product m, const panel_piece *pie
     ask_for_bias(m.bias, piece->panel);
     const int64_t tiles = ceil_div(piece->count, tile_tokens(m.shape));
 #if defined(__AMX_INT8__)
-    if (piece->count > tile_tokens(m.shape) && in_tiles(m.shape)) {
-        if (has_multiples(m.shape) && work->held != piece->columns)
+    if (in_tiles(m.shape, piece->count)) {
+        const int alone = piece->blocks == 1 && piece->count <= AMX_ROWS / m.shape.row.digits;
+        if (has_multiples(m.shape) && !alone && work->held != piece->columns)
             write_panel(m.shape, work->held = piece->columns, work->written);
-        multiply_amx_piece(m, piece, work->written, &work->configured);
+        multiply_amx_piece(m, piece, alone ? NULL : work->written, &work->configured);
         return;
     }
 #elif defined(WRITES_PANELS)

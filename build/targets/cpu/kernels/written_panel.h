@@ -22,9 +22,9 @@ typedef struct {
 } group_multiples;
 
 #define LOWER_TWICE(n) n, n, n + 2, n + 2, n + 4, n + 4, n + 6, n + 6
-INLINE group_multiples read_multiples(const uint8_t *group) {
+INLINE group_multiples read_multiples(int vectors, const uint8_t *group) {
     group_multiples m;
-    UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
+    UNROLL for (int v = 0; v < vectors; v++) {
         const u16x32 read = (u16x32)load_multiples(group + v * LANES);
         m.multiples[v] = __builtin_shufflevector(read, read, LOWER_TWICE(0), LOWER_TWICE(8), LOWER_TWICE(16),
                                                  LOWER_TWICE(24));

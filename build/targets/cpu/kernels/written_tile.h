@@ -37,7 +37,7 @@ INLINE void add_and_write(quantized_shape q, int rows, const int8_t *x, const ui
     for (int64_t g = 0; g < ceil_div(q.row.width, q.row.group); g++) {
         const uint8_t *group = panel + g * group_bytes(q), *weights = group + scales_bytes(q);
         const int64_t first = g * q.row.group, steps = ceil_div(min_int(q.row.group, q.row.width - first), 8);
-        const group_multiples m = read_multiples(group);
+        const group_multiples m = read_multiples(TILE_VECTORS, group);
         for (int64_t s = 0; s < steps; s += asking) {
             if (s + asking <= steps) ask_for_steps((int)asking, ahead);
             for (int64_t i = s; i < min_int(steps, s + asking); i++) {
