@@ -61,15 +61,16 @@ def modelopt_numbers(tensors: Tensors, module: str) -> torch.Tensor:
     return numbers if before is None else numbers * before.float()
 
 
+# Recipes, numbers of ranks, and inputs of a block: ModelOpt cuts no block.
 EXPORTS = {
-    "fp8": ("FP8_DEFAULT_CFG", (1, 2, 4)),
-    "fp8_rows": ("FP8_PER_CHANNEL_PER_TOKEN_CFG", (1,)),
-    "int8_wo": ("INT8_WEIGHT_ONLY_CFG", (1, 2, 4)),
-    "int8_static": ("INT8_DEFAULT_CFG", (1,)),
-    "int8_sq": ("INT8_SMOOTHQUANT_CFG", (1,)),
-    "int4_max": ("INT4_BLOCKWISE_WEIGHT_ONLY_CFG", (1, 2)),
-    "int4_awq": ("INT4_AWQ_CFG", (1,)),
-    "w4a8_awq": ("W4A8_AWQ_BETA_CFG", (1,)),
+    "fp8": ("FP8_DEFAULT_CFG", (1, 2, 4), 32),
+    "fp8_rows": ("FP8_PER_CHANNEL_PER_TOKEN_CFG", (1, 2, 4), 32),
+    "int8_wo": ("INT8_WEIGHT_ONLY_CFG", (1, 2, 4), 32),
+    "int8_static": ("INT8_DEFAULT_CFG", (1,), 32),
+    "int8_sq": ("INT8_SMOOTHQUANT_CFG", (1,), 32),
+    "int4_max": ("INT4_BLOCKWISE_WEIGHT_ONLY_CFG", (1, 2, 4), 16),
+    "int4_awq": ("INT4_AWQ_CFG", (1,), 32),
+    "w4a8_awq": ("W4A8_AWQ_BETA_CFG", (1,), 32),
 }
 
 
@@ -81,8 +82,8 @@ def tensorrt_llm_exports(place: Path) -> None:
     plain.save_pretrained(place / "source")
     (place / "source" / "generation_config.json").unlink()
     data = torch.randint(0, 32, (4, 32))
-    for name, (recipe, ranks) in EXPORTS.items():
-        config = in_groups(getattr(quantization, recipe), 32)
+    for name, (recipe, ranks, size) in EXPORTS.items():
+        config = in_groups(getattr(quantization, recipe), size)
         model = quantization.quantize(copy.deepcopy(plain), config, lambda quantized: quantized(data))
         for count in ranks:
             split = {"inference_tensor_parallel": count, "inference_pipeline_parallel": 1}

@@ -108,15 +108,16 @@ def test_fp8_with_the_same_maxima_is_the_same(tmp_path: Path, ranks: int) -> Non
     assert_same(ours, exported("fp8", ranks), ".weights_scaling_factor")
 
 
-def test_rows_of_fp8_are_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_rows_of_fp8_are_the_same(tmp_path: Path, ranks: int) -> None:
     source, chosen = open_source(str(EXPORTED_MODEL), None), {}
     for name in (f"{SOURCE_LAYER}.{part}.weight" for parts in PARTS.values() for part in parts):
         chosen[name] = (None, ChosenLevels(*quantize_float8_rows(whole(source, name)), "float8_e4m3fn"))
-    ours = written(tmp_path, calibrated(source, chosen), quantize="fp8_rowwise")
-    assert_same(ours, exported("fp8_rows", 1), ".weights_scaling_factor")
+    ours = written(tmp_path, calibrated(source, chosen), quantize="fp8_rowwise", tp_size=ranks)
+    assert_same(ours, exported("fp8_rows", ranks), ".weights_scaling_factor")
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_int4_by_the_greatest_magnitude_is_the_same(
     tmp_path: Path, ranks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,7 +126,7 @@ def test_int4_by_the_greatest_magnitude_is_the_same(
         each._replace(divisors=(7.0,), multiples=False) if each.name == "int4_wo" else each for each in schemes.SCHEMES
     )
     monkeypatch.setattr(schemes, "SCHEMES", every)
-    options: dict[str, Any] = {"quantize": "int4_wo", "group_size": 32, "exclude_modules": ("lm_head",)}
+    options: dict[str, Any] = {"quantize": "int4_wo", "group_size": 16, "exclude_modules": ("lm_head",)}
     ours = written(tmp_path, open_source(str(EXPORTED_MODEL), None), tp_size=ranks, **options)
     assert_same(ours, exported("int4_max", ranks), ".weights_scaling_factor")
 
