@@ -86,19 +86,30 @@ typedef enum { BFLOAT16_PAIRS, UNSIGNED_BYTES, SIGNED_BYTES } tile_weights;
         else _tile_dpbssd(sums, x, weights);                                   \
     } while (0)
 
+/* Prefetch a vector of columns of as many lines as a block has; `lines` may be NULL. */
+INLINE void ask_for_tile(const unsigned char *lines, int64_t line) {
+    if (!lines) return;
+    UNROLL for (int i = 0; i < BLOCK_LINES; i++) __builtin_prefetch(lines + i * line, 0, 2);
+}
+
 /* sums += a block of the rows at x (x_stride bytes apart) times as many lines of weights, `line` bytes apart; vectors of
- * columns are `vector` bytes apart. */
-INLINE void multiply_block(tile_weights type, int wide, const void *x, int64_t x_stride, const void *lines,
-                           int64_t vector, int64_t line) {
+ * columns are `vector` bytes apart. When wide, the vectors of the block at `next` (NULL: of none) are prefetched beside
+ * those that are read: all of them at once would hold up the reads. */
+INLINE void multiply_block_ahead(tile_weights type, int wide, const void *x, int64_t x_stride, const void *lines,
+                                 int64_t vector, int64_t line, const unsigned char *next) {
     const unsigned char *w = lines;
     _tile_loadd(4, x, x_stride);
     if (wide) {
+        ask_for_tile(next, line);
         _tile_loadd(5, w, line);
         MULTIPLY_TILES(type, 0, 4, 5);
+        ask_for_tile(next ? next + vector : NULL, line);
         _tile_loadd(6, w + vector, line);
         MULTIPLY_TILES(type, 1, 4, 6);
+        ask_for_tile(next ? next + 2 * vector : NULL, line);
         _tile_loadd(7, w + 2 * vector, line);
         MULTIPLY_TILES(type, 2, 4, 7);
+        ask_for_tile(next ? next + 3 * vector : NULL, line);
         _tile_loadd(5, w + 3 * vector, line);
         MULTIPLY_TILES(type, 3, 4, 5);
         return;
@@ -110,6 +121,11 @@ INLINE void multiply_block(tile_weights type, int wide, const void *x, int64_t x
     _tile_loadd(5, (const unsigned char *)x + AMX_HEIGHT * x_stride, x_stride);
     MULTIPLY_TILES(type, 2, 5, 6);
     MULTIPLY_TILES(type, 3, 5, 7);
+}
+
+INLINE void multiply_block(tile_weights type, int wide, const void *x, int64_t x_stride, const void *lines,
+                           int64_t vector, int64_t line) {
+    multiply_block_ahead(type, wide, x, x_stride, lines, vector, line, NULL);
 }
 
 /* How many rows each tile of a piece has. All are of one height, so that they need one configuration: where `count` is
@@ -135,6 +151,9 @@ INLINE look_ahead amx_look_ahead(const void *columns, const void *next, int64_t 
     const int64_t passes = amx_passes(rows), bytes = ceil_div(group_bytes, tiles * passes);
     return (look_ahead){(const unsigned char *)next + index * bytes * groups * passes, bytes};
 }
+
+/* Whether whole lines are prefetched: those of a tile alone. */
+INLINE int asks_for_lines(const look_ahead *ahead) { return ahead->bytes == LINE_BYTES; }
 
 /* Prefetch `groups` groups of `ahead` into the second-level cache. */
 INLINE void ask_for_block(int64_t groups, look_ahead *ahead) {

@@ -74,7 +74,7 @@ INLINE int64_t group_values(quantized_shape q, int64_t g) {
     return min_int(q.row.group, q.row.width - g * q.row.group);
 }
 
-INLINE u32x16 lower_halves(u32x16 words) { return (u32x16)((u8x64)(words & 0x0f0f0f0fu) - 8); }
+INLINE u32x16 signed_levels(u32x16 levels) { return (u32x16)((u8x64)levels - 8); }
 
 /* `values` of k of a panel as signed bytes: by vector of columns lines of four bytes of each, and lines of zeros behind
  * them. */
@@ -84,8 +84,8 @@ INLINE void write_signed(quantized_shape q, int vectors, int64_t values, const u
         UNROLL for (int v = 0; v < vectors; v++) {
             const u32x16 words = load_words(panel + s * STEP_BYTES + v * CACHE_LINE);
             uint8_t *line = written + (v * lines + each * s) * CACHE_LINE;
-            store_words(line, q.bits == 8 ? words ^ 0x80808080u : lower_halves(words));
-            if (q.bits == 4) store_words(line + CACHE_LINE, lower_halves(words >> 4));
+            store_words(line, q.bits == 8 ? words ^ 0x80808080u : signed_levels(lower_halves(words)));
+            if (q.bits == 4) store_words(line + CACHE_LINE, signed_levels(upper_halves(words)));
         }
     }
     UNROLL for (int v = 0; v < vectors; v++)

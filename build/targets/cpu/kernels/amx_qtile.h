@@ -24,8 +24,8 @@ INLINE void unpack_steps(int bits, int vectors, int64_t steps, const uint8_t *pa
             if (bits == 8) {
                 store_words(lines[s] + v * 64, words);
             } else {
-                store_words(lines[2 * s] + v * 64, words & 0x0f0f0f0fu);
-                store_words(lines[2 * s + 1] + v * 64, (words >> 4) & 0x0f0f0f0fu);
+                store_words(lines[2 * s] + v * 64, lower_halves(words));
+                store_words(lines[2 * s + 1] + v * 64, upper_halves(words));
             }
         }
     }

@@ -30,9 +30,11 @@ INLINE void multiply_pairs(int wide, int64_t rows, int64_t k, const uint16_t *x,
     if (accumulate) load_tiles(wide, c, CACHE_LINE, c_stride);
     else clear_tiles();
     for (int64_t b = 0; b < blocks; b++) {
-        ask_for_block(BLOCK_LINES, ahead);
-        multiply_block(BFLOAT16_PAIRS, wide, x + b * BLOCK_VALUES, x_stride * (int64_t)sizeof *x,
-                       panel + b * BLOCK_LINES * LINE_BYTES, CACHE_LINE, LINE_BYTES);
+        const unsigned char *next = NULL;
+        if (!wide || !asks_for_lines(ahead)) ask_for_block(BLOCK_LINES, ahead);
+        else next = ahead->next, ahead->next += BLOCK_LINES * LINE_BYTES;
+        multiply_block_ahead(BFLOAT16_PAIRS, wide, x + b * BLOCK_VALUES, x_stride * (int64_t)sizeof *x,
+                             panel + b * BLOCK_LINES * LINE_BYTES, CACHE_LINE, LINE_BYTES, next);
     }
     if (k % BLOCK_VALUES)
         multiply_last_pairs(wide, rows, k % BLOCK_VALUES, x + blocks * BLOCK_VALUES, x_stride,

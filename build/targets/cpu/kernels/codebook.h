@@ -39,11 +39,10 @@ INLINE u8x16 table_of(codebook c, int digit) {
 /* The codes in one half of 64 bytes that have two each: 64 codes, in the lower halves of bytes. A shuffle of VBMI looks
  * at six bits of a byte, in a table that is there four times at four of them: the upper halves may hold anything. */
 INLINE u32x16 codes_of(u32x16 words, int upper) {
-    const u32x16 halves = upper ? words >> 4 : words;
 #if defined(__AVX512VBMI__)
-    return halves;
+    return upper ? words >> 4 : words;
 #else
-    return halves & 0x0f0f0f0fu;
+    return upper ? upper_halves(words) : lower_halves(words);
 #endif
 }
 
@@ -102,6 +101,28 @@ INLINE void codebook_step(quantized_shape q, int first, int digits, int rows, in
     add_looked_up(q, first, digits, rows, vectors, x + 4, x_stride, codes, sums);
 }
 
+/* codebook_step of a stream (qsteps.h), whose lines the first of all `vectors` ask for. */
+INLINE void codebook_stream_step(quantized_shape q, int first, int digits, int rows, int vectors, const int8_t *x,
+                                 int64_t x_stride, const uint8_t *panel, look_ahead *ahead, digit_totals sums) {
+    const int lines = TILE_VECTORS / vectors;
+    UNROLL for (int v = 0; v < vectors; v++) {
+        UNROLL for (int i = 0; i < lines; i++) ask_for_line(ahead, v * lines + i);
+        u32x16 words = load_words(panel + v * 64);
+        READ_HERE(words);
+        UNROLL for (int half = 0; half < 2; half++) {
+            const u32x16 codes = codes_of(words, half);
+            UNROLL for (int d = 0; d < digits; d++) {
+                const u32x16 weights = look_up(table_of(q.codes, first + d), codes);
+                const int every = every_met(q, first + d);
+                UNROLL for (int r = 0; r < rows / every; r++)
+                    sums[d][r][v] = add_dots(q.codes.bits, sums[d][r][v], weights,
+                                             splat_quad(x + every * r * x_stride + 4 * half));
+            }
+        }
+    }
+    ahead->next += STEP_BYTES;
+}
+
 /* sums = digits of group g times the looked up ones of `vectors` columns. */
 INLINE void codebook_sums(quantized_shape q, int first, int digits, int rows, int vectors, int64_t g, const int8_t *x,
                           const uint8_t *panel, look_ahead *ahead, digit_totals sums) {
@@ -114,8 +135,14 @@ INLINE void codebook_sums(quantized_shape q, int first, int digits, int rows, in
             UNROLL for (int v = 0; v < vectors; v++) sums[d][r][v] = splat_int(repair);
         }
     }
-    const int asking = asking_steps(q.bits, rows, q.row.group / step_values(q));
     int64_t s = 0;
+    if (ahead && is_stream(ahead)) {
+        for (; s < steps; s++)
+            codebook_stream_step(q, first, digits, rows, vectors, x + start + s * values, stride,
+                                 panel + s * STEP_BYTES, ahead, sums);
+        return;
+    }
+    const int asking = asking_steps(q.bits, rows, q.row.group / step_values(q));
     for (; s + asking <= steps; s += asking) {
         if (ahead) ask_for_steps(asking, ahead);
         for (int64_t i = s; i < s + asking; i++)

@@ -25,6 +25,17 @@ INLINE u32x16 load_words(const void *p) {
 
 INLINE void store_words(void *p, u32x16 x) { memcpy(p, &x, sizeof x); }
 
+/* What the lower and the upper halves of bytes hold, each in a byte. */
+INLINE u32x16 lower_halves(u32x16 words) { return words & 0x0f0f0f0fu; }
+INLINE u32x16 upper_halves(u32x16 words) {
+#if defined(__GFNI__) && defined(__AVX512F__)
+    /* Bytes as vectors of bits, times the matrix that moves bits 4 to 7 to 0 to 3: one instruction. */
+    return (u32x16)_mm512_gf2p8affine_epi64_epi8((__m512i)words, _mm512_set1_epi64(0x1020408000000000), 0);
+#else
+    return (words >> 4) & 0x0f0f0f0fu;
+#endif
+}
+
 INLINE u32x16 splat_word(const void *p) { return (u32x16){0} + load_pair(p); }
 
 #if defined(__AVX512VNNI__)

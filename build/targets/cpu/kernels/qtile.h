@@ -6,102 +6,8 @@
 #define INFLIGHT_QTILE_H
 
 #include "activation.h"
-#include "qdot.h"
-#include "qshape.h"
+#include "qsteps.h"
 #include "row_sums.h"
-
-/* The most bytes that a step may prefetch into the first-level cache. */
-#define TRICKLE_BYTES 80
-#define FIRST_BYTES 1024 /* of a panel, prefetched before a tile begins */
-
-typedef i32x16 integer_sums[TILE_ROWS][TILE_VECTORS];
-
-/* Whether a tile of so many digit rows reads scales in front of its weights: registers hold both for one row. */
-INLINE int scales_in_registers(quantized_shape q, int rows) {
-#if defined(__AVX512F__)
-    return rows == q.row.digits && !q.codes.digits && !has_multiples(q);
-#else
-    (void)q, (void)rows;
-    return 0;
-#endif
-}
-
-INLINE void add_quads(int bits, int rows, int vectors, const int8_t *x, int64_t x_stride, const u32x16 *columns,
-                      integer_sums sums) {
-    UNROLL for (int r = 0; r < rows; r++) {
-        byte_quads quad = splat_quad(x + r * x_stride);
-        UNROLL for (int v = 0; v < vectors; v++) sums[r][v] = add_dots(bits, sums[r][v], columns[v], quad);
-    }
-}
-
-INLINE void integer_step(int bits, int rows, int vectors, const int8_t *x, int64_t x_stride, const uint8_t *panel,
-                         integer_sums sums) {
-    u32x16 columns[TILE_VECTORS];
-    if (bits == 8) {
-        UNROLL for (int v = 0; v < vectors; v++) columns[v] = byte_weights(panel + v * 64);
-        add_quads(bits, rows, vectors, x, x_stride, columns, sums);
-        return;
-    }
-    UNROLL for (int v = 0; v < vectors; v++) columns[v] = load_words(panel + v * 64) & 0x0f0f0f0fu;
-    add_quads(bits, rows, vectors, x, x_stride, columns, sums);
-    __asm__("" : "+r"(panel)); /* read again: there are no registers to keep the first halves' neighbours in */
-    UNROLL for (int v = 0; v < vectors; v++) columns[v] = (load_words(panel + v * 64) >> 4) & 0x0f0f0f0fu;
-    add_quads(bits, rows, vectors, x + 4, x_stride, columns, sums);
-}
-
-/* Steps that are prefetched together, of as many as a group has. Those of 8 bits are asked for one by one: their few
- * instructions leave no time in which more could wait. */
-INLINE int asking_steps(int bits, int rows, int64_t steps) {
-    return bits == 8 ? 1 : (int)max_int(1, min_int(steps, rows > 3 ? 4 : 2));
-}
-
-/* Prefetch so many steps of `ahead`: few bytes into the first-level cache, where no prefetch is dropped; many bytes
- * there would displace the tile's own reads. */
-INLINE void ask_for_steps(int steps, look_ahead *ahead) {
-    const int64_t bytes = ahead->bytes * steps;
-    if (ahead->bytes == STEP_BYTES) {
-        UNROLL for (int i = 0; i < steps * (STEP_BYTES / CACHE_LINE); i++)
-            __builtin_prefetch(ahead->next + i * CACHE_LINE, 0, 2);
-    } else if (ahead->bytes <= TRICKLE_BYTES) {
-        for (int64_t i = 0; i < bytes; i += CACHE_LINE) __builtin_prefetch(ahead->next + i, 0, 3);
-    } else {
-        for (int64_t i = 0; i < bytes; i += CACHE_LINE) __builtin_prefetch(ahead->next + i, 0, 2);
-    }
-    ahead->next += bytes;
-}
-
-/* Of a lone tile, which reads at the memory's bandwidth: scales that are read in front of their group's weights are a part
- * of the stream that it prefetches. Others are asked for in front of them, since the hardware follows a stream only in
- * one direction. */
-INLINE void ask_for_scales(quantized_shape q, int rows, const uint8_t *group, look_ahead *ahead) {
-    if (ahead->bytes != STEP_BYTES) return;
-    if (scales_in_registers(q, rows)) {
-        UNROLL for (int64_t i = 0; i < scales_bytes(q); i += CACHE_LINE) __builtin_prefetch(ahead->next + i, 0, 2);
-        ahead->next += scales_bytes(q);
-    } else {
-        UNROLL for (int64_t i = 0; i < scales_bytes(q); i += CACHE_LINE) __builtin_prefetch(group + i, 0, 3);
-    }
-}
-
-/* sums = digits of group g times the weights of `vectors` columns; `panel` is the group's first step. */
-INLINE void integer_group(quantized_shape q, int rows, int vectors, int64_t g, const int8_t *x, const uint8_t *panel,
-                          look_ahead *ahead, integer_sums sums) {
-    const int64_t stride = digit_stride(q.row.width), first = g * q.row.group, values = step_values(q);
-    const int64_t steps = ceil_div(min_int(q.row.group, q.row.width - first), values);
-    UNROLL for (int r = 0; r < rows; r++) {
-        int32_t repair = -weight_offset(q.bits) * digit_sums(x + r * stride, q.row.width)[g];
-        UNROLL for (int v = 0; v < vectors; v++) sums[r][v] = splat_int(repair);
-    }
-    const int asking = asking_steps(q.bits, rows, q.row.group / values);
-    int64_t s = 0;
-    for (; s + asking <= steps; s += asking) {
-        ask_for_steps(asking, ahead);
-        for (int64_t i = s; i < s + asking; i++)
-            integer_step(q.bits, rows, vectors, x + first + i * values, stride, panel + i * STEP_BYTES, sums);
-    }
-    for (; s < steps; s++)
-        integer_step(q.bits, rows, vectors, x + first + s * values, stride, panel + s * STEP_BYTES, sums);
-}
 
 /* Where a tile goes: y[token][column] = residual[token][column] + (product * x_scale[token] + bias[column]), rows of y
  * and of the residual `stride` apart; with a `gate`, activation(gate) * up of neighbouring vectors of columns, half as
@@ -164,13 +70,6 @@ INLINE void add_zeros(quantized_shape q, int tokens, int vectors, int64_t g, con
         UNROLL for (int v = 0; v < vectors; v++) totals[t][v] = fma16(sum, zero_points(q, scales, v), totals[t][v]);
     }
 }
-
-/* `x` is read here, and stays in its register. */
-#if defined(__AVX512F__)
-#define READ_HERE(x) __asm__("" : "+v"(x))
-#else
-#define READ_HERE(x) (void)(x)
-#endif
 
 /* A group of one row: its scales and zero points are read in front of its weights, as they lie in memory. */
 INLINE void add_row_group(quantized_shape q, int vectors, int64_t g, const int8_t *x, const uint8_t *scales,

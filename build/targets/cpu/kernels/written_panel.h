@@ -35,7 +35,7 @@ INLINE group_multiples read_multiples(const uint8_t *group) {
 
 /* Vector v of one half of a step of 4-bit weights, the first four values of k or the second, as weights + 128. */
 INLINE u32x16 half_written(const group_multiples *m, int v, int half, const uint8_t *step) {
-    const u32x16 words = load_words(step + v * CACHE_LINE), levels = (half ? words >> 4 : words) & 0x0f0f0f0fu;
+    const u32x16 words = load_words(step + v * CACHE_LINE), levels = half ? upper_halves(words) : lower_halves(words);
     return (u32x16)((u16x32)levels * m->multiples[v] + m->middle[v]);
 }
 
