@@ -256,3 +256,5 @@ def _product_problems(node: ir.Node) -> Iterator[str]:
     for matrix in matrices:
         if dtype_of(rows) != activation_type(dtype_of(matrix)):
             yield f"reads {dtype_of(rows).name} rows with {dtype_of(matrix).name} weights"
+        if node.op_type == "GatedLinear" and dtype_of(node.outputs[0]) != activation_type(dtype_of(matrix)):
+            yield f"makes {dtype_of(node.outputs[0]).name} rows with {dtype_of(matrix).name} weights"

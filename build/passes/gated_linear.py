@@ -1,6 +1,7 @@
 """An activation of one Linear times another Linear of the same rows becomes GatedLinear: both share one reading of x.
 
-Both may have a bias; where only one of them has, they are left as they are.
+Both may have a bias; where only one of them has, they are left as they are. So they are where somebody reads the result
+who is no product of the same type of weights: GatedLinear makes rows of the type in which it reads its own.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
-from inflight.build.graph.operators import DOMAIN
+from inflight.build.graph.operators import DOMAIN, PRODUCTS, activation_type
+from inflight.build.graph.values import dtype_of, name_of
 from inflight.build.passes.activation import activation_of
 from inflight.build.passes.rewrite import fused, like, nodes_of, only_consumer, produced_by, replace
 
@@ -29,12 +31,24 @@ class GatedProducts(NamedTuple):
 def fuse_gated_linear(graph: ir.Graph) -> None:
     for product in nodes_of(graph, "Mul"):
         found = gated_products(product, "Linear")
-        if found is None:
+        if found is None or not _read_as_made(product.outputs[0], found.gate.inputs[1]):
             continue
         inputs = [*found.gate.inputs[:2], found.up.inputs[1], *found.biases(2)]
         node = fused("GatedLinear", inputs, [like(product.outputs[0])], {"activation": found.activation})
         graph.insert_before(product, node)
         replace(graph, product.outputs, node.outputs)
+
+
+def _read_as_made(rows: ir.Value, weight: ir.Value | None) -> bool:
+    """Whether all who read `rows` take them as a product with this weight takes its own."""
+    assert weight is not None, f"what makes {name_of(rows)} has no weight"
+    made = activation_type(dtype_of(weight))
+    return made == ir.DataType.FLOAT or all(_reads(user, rows) == made for user in rows.consumers())
+
+
+def _reads(user: ir.Node, rows: ir.Value) -> ir.DataType:
+    weight = user.inputs[1] if user.domain == DOMAIN and user.op_type in PRODUCTS else None
+    return dtype_of(rows) if weight is None else activation_type(dtype_of(weight))
 
 
 def gated_products(product: ir.Node, op_type: str) -> GatedProducts | None:

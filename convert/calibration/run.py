@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +15,7 @@ from inflight.accuracy.record import Source
 from inflight.convert.cache import fp8_factors
 from inflight.convert.calibration.calibrated import CalibratedTensor
 from inflight.convert.calibration.held_out import HeldOutText
-from inflight.convert.calibration.layer_cache import LayerCache
+from inflight.convert.calibration.layer_cache import LayerCache, cache_directory
 from inflight.convert.calibration.layers import LAYERS, Calibration, calibrate_layer, embedded
 from inflight.convert.calibration.planned import PlannedTensors
 from inflight.convert.calibration.text import CalibrationText, Tokens, calibration_text, token_sequences
@@ -62,7 +61,8 @@ def calibrated(
     """Calibrates a model.
 
     `plain` is the plan of one rank without quantization, `tokenizer` a directory, `config` that of the new checkpoint.
-    What is done is kept in the cache until the context ends well: the same command goes on after an interrupt. Raises
+    What is done is kept in the cache until the context ends well: the same command goes on after an interrupt, and does
+    not disturb one that runs. Raises
     InflightError for a text that cannot be read, or a module that cannot be calibrated.
     """
     tensors = PlannedTensors(plain)
@@ -79,29 +79,29 @@ def calibrated(
         length=options.calibration_length,
         seed=options.calibration_seed,
     )
-    directory = writable_cache_dir() / "calibration" / _key(config, schemes, options, text)
-    cache = LayerCache(directory, tensors)
-    sizes = {scheme.name: group_size_of(scheme, options) for scheme in schemes.values()}
-    calibration = Calibration(schemes, sizes, options.smoothing, plain.config.dtype)
-    _calibrate(cache, tensors, plain.spec, options, calibration, sequences[:used])
-    # A text with no more records than are used has none to hold out.
-    further, sequences = sequences[used:], sequences[:used]
-    held_out = HeldOutText(tensors, plain.spec, further or sequences)
-    name_of_text = f"{text.name}, {'held out' if further else 'as calibrated'}"
-    of_tensor = {name: scheme for module, scheme in schemes.items() for name in tensors.sources(module)[0]}
-    family, layers = find_family(source.config), len(plain.spec.layers)
-    found = {
-        name: CalibratedTensor(tensor, cache.measured(name), cache.chosen(name, of_tensor[name]))
-        if name in of_tensor
-        else tensor
-        for name, tensor in expert_matrices(None if family is None else family.mixture, source.tensors, layers).items()
-    }
-    model = replace(source, tensors=found)
-    if options.kv_cache_dtype == "fp8" and source.cache_factors is None:
-        model = replace(model, cache_factors=fp8_factors(cache.greatest_cached()))
-    text_facts = Source(name=name_of_text, sha256=text.sha256)
-    yield CalibratedModel(model, cache.lost(), held_out, text_facts, cache.nearest())
-    shutil.rmtree(directory, ignore_errors=True)
+    with cache_directory(writable_cache_dir() / "calibration", _key(config, schemes, options, text)) as directory:
+        cache = LayerCache(directory, tensors)
+        sizes = {scheme.name: group_size_of(scheme, options) for scheme in schemes.values()}
+        calibration = Calibration(schemes, sizes, options.smoothing, plain.config.dtype)
+        _calibrate(cache, tensors, plain.spec, options, calibration, sequences[:used])
+        # A text with no more records than are used has none to hold out.
+        further, sequences = sequences[used:], sequences[:used]
+        held_out = HeldOutText(tensors, plain.spec, further or sequences)
+        name_of_text = f"{text.name}, {'held out' if further else 'as calibrated'}"
+        of_tensor = {name: scheme for module, scheme in schemes.items() for name in tensors.sources(module)[0]}
+        family = find_family(source.config)
+        mixture = None if family is None else family.mixture
+        found = {
+            name: CalibratedTensor(tensor, cache.measured(name), cache.chosen(name, of_tensor[name]))
+            if name in of_tensor
+            else tensor
+            for name, tensor in expert_matrices(mixture, source.tensors, len(plain.spec.layers)).items()
+        }
+        model = replace(source, tensors=found)
+        if options.kv_cache_dtype == "fp8" and source.cache_factors is None:
+            model = replace(model, cache_factors=fp8_factors(cache.greatest_cached()))
+        text_facts = Source(name=name_of_text, sha256=text.sha256)
+        yield CalibratedModel(model, cache.lost(), held_out, text_facts, cache.nearest())
 
 
 def _calibrate(
@@ -114,7 +114,7 @@ def _calibrate(
 ) -> None:
     """Fill the cache with all layers that are not there yet."""
     layers = spec.layers
-    done, streams = cache.resumed()
+    done, streams = cache.resumed(len(sequences))
     if done == 0:
         streams = embedded(tensors, spec, sequences)
     with progress_bar("Calibrating", len(layers), enabled=options.progress) as advance:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inflight.errors import InflightError, ModelError
+from inflight.files.json_file import JsonError, parse_json, parse_json_lines
 
 Tokens = npt.NDArray[np.int64]
 
@@ -20,6 +21,7 @@ Tokens = npt.NDArray[np.int64]
 _CODE = ("heapq", "ipaddress", "shutil", "statistics", "subprocess", "tarfile", "typing")
 STANDARD_LIBRARY = "the Python standard library's topics and code"
 _IDS_KEY = "token_ids"
+_GREATEST_ID = 2**31 - 1
 _TEXT_KEYS = (("messages",), ("prompt", "completion"), ("question", "answer"), ("instruction", "output"), ("text",))
 
 
@@ -44,12 +46,12 @@ def calibration_text(path: Path | None) -> CalibrationText:
     """
     if path is None:
         return _standard_library()
+    records = path.suffix in (".jsonl", ".json")
     try:
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
+        documents = tuple(_records(path, data)) if records else (data.decode("utf-8"),)
     except (OSError, UnicodeDecodeError) as error:
         raise InflightError(f"{path} cannot be read as text: {error}") from error
-    records = path.suffix in (".jsonl", ".json")
-    documents = tuple(_records(path, text)) if records else (text,)
     if not any(document.strip() if isinstance(document, str) else document for document in documents):
         raise InflightError(f"{path} holds no text to calibrate on.")
     return CalibrationText(path.name, documents, records)
@@ -64,6 +66,8 @@ def token_sequences(
     encode = _encoder(tokenizer) if any(isinstance(document, str) for document in text.documents) else None
     encoded = [np.asarray(encode(each) if encode and isinstance(each, str) else each) for each in text.documents]
     encoded = [ids.astype(np.int64) for ids in encoded if len(ids)]
+    if not encoded:
+        raise InflightError(f"{text.name} holds no token to calibrate on.")
     greatest = max((int(ids.max()) for ids in encoded), default=0)
     if greatest >= vocab_size:
         raise InflightError(f"{text.name} has token {greatest}, beyond the model's vocabulary of {vocab_size}.")
@@ -102,11 +106,11 @@ def _standard_library() -> CalibrationText:
     return CalibrationText(STANDARD_LIBRARY, ("\n".join(topics[key] for key in sorted(topics)), "\n".join(code)), False)
 
 
-def _records(path: Path, text: str) -> Iterator[str | tuple[int, ...]]:
+def _records(path: Path, data: bytes) -> Iterator[str | tuple[int, ...]]:
     try:
-        lines = [json.loads(line) for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else None
-        records = json.loads(text) if lines is None else lines
-    except ValueError as error:
+        lines = [record for _, record in parse_json_lines(data)] if path.suffix == ".jsonl" else None
+        records = parse_json(data) if lines is None else lines
+    except JsonError as error:
         raise InflightError(f"{path} is not valid JSON: {error}.") from error
     if not isinstance(records, list):
         raise InflightError(f"{path} holds no list of records.", 'Give one record per line, as {"text": "..."}.')
@@ -118,13 +122,22 @@ def _record_text(path: Path, number: int, record: Any) -> str | tuple[int, ...]:
     if isinstance(record, str):
         return record
     ids = record.get(_IDS_KEY) if isinstance(record, dict) and not record.keys() & {"question", "text"} else None
-    if isinstance(ids, list) and all(type(each) is int and each >= 0 for each in ids):
+    if isinstance(ids, list) and all(type(each) is int and 0 <= each <= _GREATEST_ID for each in ids):
         return tuple(ids)
     for keys in _TEXT_KEYS if isinstance(record, dict) else ():
         if all(key in record for key in keys):
             parts = [record[key] for key in keys]
-            if keys == ("messages",):
-                parts = [turn.get("content") for turn in parts[0] if isinstance(turn, dict)]
-            return "\n".join(part for part in parts if isinstance(part, str))
+            if keys == ("messages",) and isinstance(parts[0], list):
+                parts = [_content(turn.get("content")) for turn in parts[0] if isinstance(turn, dict)]
+            if any(isinstance(part, str) for part in parts):
+                return "\n".join(part for part in parts if isinstance(part, str))
     names = "; ".join(" and ".join(keys) for keys in (*_TEXT_KEYS, (_IDS_KEY,)))
     raise InflightError(f"{path}, record {number}, is no text.", f"A record is a string, or has the keys {names}.")
+
+
+def _content(given: Any) -> Any:
+    """The text of a message, which may be a list of parts, of which some are no text."""
+    if not isinstance(given, list):
+        return given
+    texts = [part.get("text") for part in given if isinstance(part, dict)]
+    return "".join(text for text in texts if isinstance(text, str))

@@ -186,7 +186,8 @@ def read_config(directory: Path) -> CheckpointConfig:
     """Read and check config.json alone. Raises CheckpointError naming the file and every key at fault."""
     path = directory / CONFIG_NAME
     if not path.exists():
-        raise CheckpointError(f"{directory} has no {CONFIG_NAME}.", _MAKE_ONE)
+        lacks = f"has no {CONFIG_NAME}" if directory.is_dir() else "is no directory"
+        raise CheckpointError(f"{directory} {lacks}.", _MAKE_ONE)
     raw = read_json_object(path, CheckpointError)
     if "architecture" not in raw and "architectures" in raw:
         raise CheckpointError(f"{directory} holds a Hugging Face model, not a checkpoint.", _MAKE_ONE)

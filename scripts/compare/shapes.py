@@ -11,8 +11,8 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
+from compare.engines.base import prepared_once
 from compare.tokenizer import write_tokenizer
-from inflight.files import atomic_directory
 
 DEMO = "demo"
 DEMO_MODEL = Path(__file__).resolve().parents[2] / "assets" / "demo-model"
@@ -95,14 +95,11 @@ def model_directory(shape: str, cache: Path) -> Path:
     """The Hugging Face directory of `shape`; a random model is written into `cache` once, the same bytes everywhere."""
     if shape == DEMO:
         return DEMO_MODEL
-    directory = cache / shape / "model"
-    if not directory.exists():
-        with atomic_directory(directory) as partial:
-            _write_random_model(partial, shape)
-    return directory
+    return prepared_once(cache / shape / "model", lambda partial: _write_random_model(partial, shape))
 
 
 def _write_random_model(directory: Path, shape: str) -> None:
+    directory.mkdir()
     config = RANDOM_SHAPES[shape]
     rng = np.random.default_rng(0)
     tensors = {

@@ -21,10 +21,15 @@ def rope_parameters(
 ) -> dict[str, Any]:
     """rope_theta, rope_scaling and partial_rotary_factor of config.json, of the metadata's `rope.` keys.
 
-    Raises ModelError for a scaling that is not known.
+    Raises ModelError for a scaling that is not known, and where more of a head turns than there is.
     """
     result: dict[str, Any] = {"rope_theta": keys.get("rope.freq_base", 10000.0)}
     size, turned = config["head_dim"], keys.get("rope.dimension_count")
+    if isinstance(size, int) and isinstance(turned, int) and turned > size:
+        raise ModelError(
+            f"{file}: rope.dimension_count is {turned}, and heads have {size} values.",
+            "Convert the model to GGUF again.",
+        )
     if isinstance(size, int) and isinstance(turned, int) and 0 < turned < size:
         result["partial_rotary_factor"] = turned / size
     scaling = _scaling(file, keys, config, tensors, result["rope_theta"])

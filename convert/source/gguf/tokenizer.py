@@ -73,11 +73,15 @@ def _backend(architecture: str, facts: dict[str, Any]) -> Any:
     needed = ("tokenizer_type", *(("merges",) if facts.get("tokenizer_type") == "gpt2" else ()))
     if absent := [_PREFIX + _KEYS[key] for key in needed if key not in facts]:
         raise ValueError(f"there is no {absent[0]}")
+    count = len(facts["tokens"])
+    for key in ("scores", "token_type"):
+        if key in facts and len(facts[key]) != count:
+            raise ValueError(f"{_PREFIX}{key} has {len(facts[key])} values for {count} tokens")
     try:
         backend, _ = convert_gguf_tokenizer(architecture, facts)
     except KeyError as error:
         raise ValueError(f"there is no {_PREFIX}{_KEYS.get(error.args[0], error.args[0])}") from error
-    return _without_further_tokens(backend, len(facts["tokens"]))
+    return _without_further_tokens(backend, count)
 
 
 def _without_further_tokens(backend: Any, count: int) -> Any:

@@ -23,6 +23,8 @@ from inflight.files.tensor_file import TensorEntry
 _BITS = (2, 4, 8)
 # The sizes of groups of floats of 4 bits, by the format that says which kind they are.
 _FLOAT4 = {"mxfp4-pack-quantized": MX_GROUP, "nvfp4-pack-quantized": NV_GROUP}
+# What `actorder` is where groups are no neighbours: the other kinds reorder before there are groups.
+_ORDERED = ("group", "dynamic", True)
 _FORMATS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", *_FLOAT4, "dense")
 
 
@@ -78,11 +80,13 @@ def compressed_tensors(config: Mapping[str, Any], parts: Parts) -> Iterator[Sour
         if packed is not None:
             yield packed
     blocks = [tuple(scheme["block_structure"]) for scheme in schemes if scheme.get("block_structure")]
+    integers = [scheme for scheme in schemes if scheme.get("num_bits", 8) == 8 and scheme.get("type") != "float"]
     for module, weight in parts.weights((*FLOAT8, "int8")):
         form = "INT8" if weight.dtype == "int8" else "FP8"
         scale = parts.find(module, "weight_scale")
         fits = [block for block in blocks if scale is not None and scale.shape == _grid(weight.shape, block)]
-        zeros = "weight_zero_point" if parts.has(module, "weight_zero_point") else None
+        has_zeros = parts.has(module, "weight_zero_point") or (weight.dtype == "int8" and _have_zeros(integers))
+        zeros = "weight_zero_point" if has_zeros else None
         found = scaled_tensor(
             parts, module, f"compressed-tensors {form}", weight, "weight_scale", fits[0] if fits else None, zeros
         )
@@ -108,6 +112,16 @@ def _grid(shape: tuple[int, ...], block: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(-(-size // each) for size, each in zip(shape, block, strict=False))
 
 
+def _have_zeros(schemes: list[Mapping[str, Any]]) -> bool:
+    """Whether a matrix of one of these schemes has zero points, whichever it is."""
+    return bool(schemes) and all(scheme.get("symmetric") is False for scheme in schemes)
+
+
+def _have_order(schemes: list[Mapping[str, Any]]) -> bool:
+    """Whether the inputs of a matrix of one of these schemes are ordered (desc_act), whichever it is."""
+    return bool(schemes) and all(scheme.get("actorder") in _ORDERED for scheme in schemes)
+
+
 def _packed(parts: Parts, module: str, schemes: list[Mapping[str, Any]]) -> PackedTensor | None:
     packed = parts.take(module, "weight_packed", dtypes=("int32",))
     shape_entry = parts.take(module, "weight_shape", [(2,)], ("int32", "int64"))
@@ -117,24 +131,28 @@ def _packed(parts: Parts, module: str, schemes: list[Mapping[str, Any]]) -> Pack
     all_bits = [bits for bits in _BITS if packed.shape == (rows, -(-width * bits // 32))]
     listed = [scheme.get("num_bits", 8) for scheme in schemes]
     bits = next((bits for bits in all_bits if bits in listed), None)
+    if not schemes:
+        parts.problems.append(f"config_groups says nothing of weights: {packed.name} is packed by its num_bits")
+        return None
     if bits is None:
         parts.problems.append(
             f"misshapen tensor: {packed.name} {packed.shape} does not hold ({rows}, {width}) integers of "
             f"{' or '.join(map(str, sorted(set(listed))))} bits"
         )
         return None
-    sizes = {scheme.get("group_size") for scheme in schemes if scheme.get("num_bits", 8) == bits}
+    schemes = [scheme for scheme in schemes if scheme.get("num_bits", 8) == bits]
+    sizes = {scheme.get("group_size") for scheme in schemes}
     groups = {1: width} | {-(-width // size): size for size in sizes if size and size > 0}
     scale = parts.take(module, "weight_scale", [(rows, count) for count in groups], FLOAT_DTYPES)
     if scale is None:
         return None
     zeros = parts.find(module, "weight_zero_point")
-    if zeros is not None:
+    if zeros is not None or _have_zeros(schemes):
         zeros = parts.take(module, "weight_zero_point", [(-(-rows * bits // 32), scale.shape[1]), scale.shape])
         if zeros is None:
             return None
     order = parts.find(module, "weight_g_idx")
-    if order is not None:
+    if order is not None or _have_order(schemes):
         order = parts.take(module, "weight_g_idx", [(width,)], ("int32", "int64"))
         # An order that is not followed is all -1.
         order = None if order is not None and (read_all(order) == -1).all() else order

@@ -54,7 +54,7 @@ def gptq_tensors(config: Mapping[str, Any], parts: Parts) -> Iterator[SourceTens
         groups = 1 if size == -1 else -(-width // size)
         scale = parts.take(module, "scales", [(groups, rows)], FLOAT_DTYPES)
         zeros = parts.take(module, "qzeros", [(groups, -(-rows * bits // 32))], ("int32",))
-        if order is not None:
+        if order is not None or (config.get("desc_act") is True and not config.get("dynamic")):
             order = parts.take(module, "g_idx", [(width,)], ("int32", "int64"))
         if scale is not None and zeros is not None:
             group_size = None if size == -1 else size

@@ -75,9 +75,9 @@ def model_tensors(model: str, raw: Mapping[str, Any], entries: Mapping[str, Tens
     method = METHODS[_method(config)]
     quantized = {tensor.name: tensor for tensor in method.tensors(config, parts)}
     if not quantized and not parts.problems and not _is_cache_alone(config):
-        parts.problems.append(
-            "no tensor is stored in a way of this method, though config.json or a file beside it names it"
-        )
+        said = "no tensor is stored in a way of this method, though config.json or a file beside it names it"
+        others = [f"; {shown}, as other methods have it" for shown in islice(_shown(parts.plain()), 1)]
+        parts.problems.append("".join([said, *others]))
     if parts.problems:
         listed = "\n".join(f"  {problem}" for problem in parts.listed_problems())
         raise ModelError(
@@ -90,13 +90,15 @@ def unannounced(raw: Mapping[str, Any], tensors: Mapping[str, SourceTensor]) -> 
     """That weights are quantized of which the config says nothing, where one of `tensors` shows it."""
     if _quantization(raw) is not None:
         return []
-    shown = (
-        f"{name} is {tensor.dtype}"
-        for name, tensor in tensors.items()
-        if name.rpartition(".")[2] in _PARTS or (name.endswith(".weight") and tensor.dtype in _TYPES)
-    )
     said = f"config.json has no {QUANTIZATION_KEYS[0]}, and the weights seem to be quantized"
-    return [f"{said} ({first}): take the config.json that belongs to them" for first in islice(shown, 1)]
+    return [f"{said} ({first}): take the config.json that belongs to them" for first in islice(_shown(tensors), 1)]
+
+
+def _shown(tensors: Mapping[str, SourceTensor]) -> Iterator[str]:
+    """Of each tensor that shows that weights are quantized, its name and type."""
+    for name, tensor in tensors.items():
+        if name.rpartition(".")[2] in _PARTS or (name.endswith(".weight") and tensor.dtype in _TYPES):
+            yield f"{name} is {tensor.dtype}"
 
 
 def quantization_config(raw: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
@@ -52,17 +53,25 @@ class Engine(ABC):
 
 
 def prepared_once(target: Path, write: Callable[[Path], None]) -> Path:
-    """`target`, written by `write(scratch path)` if it is not there yet; it appears whole or not at all."""
+    """`target`, written by `write(scratch path)` if it is not there yet; it appears whole or not at all.
+
+    Of several processes that ask at once, one writes and the others wait for it.
+    """
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = target.with_name(f"partial-{target.name}")
-    _remove(scratch)
-    try:
-        write(scratch)
-        scratch.rename(target)
-    finally:
+    # The file stays: a process that waits for it holds it open, and would lock one that has no name any more.
+    with target.with_name(f".{target.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if target.exists():
+            return target
         _remove(scratch)
+        try:
+            write(scratch)
+            scratch.rename(target)
+        finally:
+            _remove(scratch)
     return target
 
 

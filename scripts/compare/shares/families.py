@@ -34,7 +34,6 @@ from inflight.benchmark.machine_limits import MachineLimits, measure_limits, mea
 from inflight.benchmark.offline.latency import LatencyResult, Workload, measure_latency, summarize_latency
 from inflight.benchmark.offline.steps import StepTimer
 from inflight.benchmark.roofline import Roofline
-from inflight.files import atomic_directory
 from inflight.files.cache import user_cache_dir
 from inflight.machine.resources import usable_cores
 from inflight.runtime.loading.load import KvCacheBudget
@@ -91,18 +90,18 @@ class Measured:
 
 def model_directory(family: str, cache: Path) -> Path:
     """A random model in bfloat16, written once."""
-    directory = cache / f"family-{family}"
-    if not directory.exists():
+
+    def make(partial: Path) -> None:
         import torch
         from transformers import AutoModelForCausalLM
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
         config = CONFIG_MAPPING[family](**SIZES | FAMILIES[family])
         torch.manual_seed(0)
-        with atomic_directory(directory) as partial:
-            AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(partial)
-            write_tokenizer(partial, VOCABULARY - 8, [f"<|special_{n}|>" for n in range(8)], "<|special_0|>")
-    return directory
+        AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(partial)
+        write_tokenizer(partial, VOCABULARY - 8, [f"<|special_{n}|>" for n in range(8)], "<|special_0|>")
+
+    return prepared_once(cache / f"family-{family}", make)
 
 
 def engine_directory(family: str, precision: str, cache: Path) -> Path:

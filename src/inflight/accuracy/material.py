@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from inflight.errors import InflightError
-from inflight.files.json_file import JsonError, parse_json
+from inflight.files.json_file import JsonError, parse_json, parse_json_lines
 
 # Of the project's own pages and code; beside it, the questions of the demo model. Both are links where this is a
 # checkout, and files where it is installed.
@@ -76,6 +76,8 @@ def read_rows(path: Path) -> Material:
     data = path.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
     rows = _rows(path, data)
+    if not rows:
+        raise InflightError(f"{path} holds no texts and no questions.", _FORMS)
     texts, questions = [], []
     for number, row in enumerate(rows, start=1):
         if isinstance(row, dict) and isinstance(row.get("text"), str):
@@ -110,7 +112,7 @@ def _rows(path: Path, data: bytes) -> list[Any]:
         if data.lstrip().startswith(b"["):
             rows: list[Any] = parse_json(data)
             return rows
-        return [parse_json(line) for line in data.splitlines() if line.strip()]
+        return [row for _, row in parse_json_lines(data)]
     except JsonError as error:
         raise InflightError(f"{path} is neither a JSON list nor JSON lines: {error}.", _FORMS) from error
 

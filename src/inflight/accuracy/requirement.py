@@ -53,7 +53,11 @@ def check_requirements(requirements: Sequence[Requirement], found: FoundRecord, 
         return
     asked = ", ".join(map(str, requirements))
     if found.record is None:
-        why = "has no accuracy record" if found.problem is None else f"has no record that counts: {found.problem}"
+        why = (
+            "has no accuracy record"
+            if found.problem is None
+            else f"has no record that counts: {found.problem.rstrip('.')}"
+        )
         raise InflightError(
             f"{what} {why}; required is {asked}.",
             "Measure an engine of it: inflight eval ENGINE --against MODEL --record --checkpoint-dir CKPT",

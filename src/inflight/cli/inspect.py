@@ -67,7 +67,10 @@ def describe(path: Path, every_tensor: bool) -> tuple[str, dict[str, Any], dict[
     if path.is_file() and path.suffix.lower() == ".gguf":
         return "model", *_describe_model(path, every_tensor)
     if not path.is_dir():
-        raise InflightError(f"{path} is a file." if path.exists() else f"There is no directory {path}.")
+        raise InflightError(
+            f"{path} is a file." if path.exists() else f"There is no directory {path}.",
+            "Give the directory of an engine, a checkpoint or a model, or a GGUF file.",
+        )
     raise InflightError(
         f"{path} is neither an engine (manifest.json) nor a checkpoint or model (config.json).",
         "Give a directory that `inflight build-engine` or `inflight convert` wrote, or a Hugging Face model.",

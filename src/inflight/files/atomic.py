@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from inflight.errors import InflightError
+from inflight.files.full_disk import naming_a_full_disk
 from inflight.files.scratch import remove_stale, replace_directory, scratch_directory
 
 _CHUNK = 1 << 22
@@ -31,7 +32,8 @@ def atomic_directory(target: Path, *, overwrite: bool = False, marker: str | Non
     empty = _check_target(target, overwrite, marker)
     if not empty:
         target.parent.mkdir(parents=True, exist_ok=True)
-    with scratch_directory(target if empty else target.parent, target.name) as scratch:
+    place = target if empty else target.parent
+    with naming_a_full_disk(target), scratch_directory(place, target.name) as scratch:
         yield scratch
         if empty:
             _move_into(scratch, target)

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from inflight.errors import InflightError
+from inflight.files.full_disk import naming_a_full_disk
 from inflight.files.scratch import remove_stale, scratch_directory
 
 _RECORD = "record"
@@ -50,7 +51,7 @@ def write_record(path: Path, text: str) -> None:
     """Write a file of the cache whole or not at all, so that no process ever reads a part of it. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_stale(path.parent, _RECORD)
-    with scratch_directory(path.parent, _RECORD) as scratch:
+    with naming_a_full_disk(path.parent), scratch_directory(path.parent, _RECORD) as scratch:
         whole = scratch / path.name
         whole.write_text(text, encoding="utf-8")
         os.replace(whole, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,20 @@ def parse_json(data: bytes) -> Any:
     if "\\ud" in text or "\\uD" in text:
         _check_surrogates(value)
     return value
+
+
+def parse_json_lines(data: bytes) -> Iterator[tuple[int, Any]]:
+    """The number of each line that is not blank, from 1, and its value, as parse_json reads it.
+
+    Lines end where bytes say so: strings may hold what Unicode counts as the end of one. Raises JsonError, which says
+    the line.
+    """
+    for number, line in enumerate(data.splitlines(), start=1):
+        if line.strip():
+            try:
+                yield number, parse_json(line)
+            except JsonError as error:
+                raise JsonError(f"line {number}: {str(error).replace('line 1 column', 'column')}") from error
 
 
 def read_json(path: Path, kind: type[InflightError], hint: str | None = None) -> Any:

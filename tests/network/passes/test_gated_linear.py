@@ -94,6 +94,24 @@ def test_projections_of_which_one_has_a_bias_are_gated_apart(
     assert model.graph[-1].attributes["activation"].as_string() == name
 
 
+@pytest.mark.parametrize(("weights", "fused"), [("bfloat16", True), ("float32", False)])
+def test_a_gate_of_short_rows_is_fused_only_where_a_product_reads_short_ones(
+    weights: str, fused: bool, rng: np.random.Generator
+) -> None:
+    """Weights alone are bfloat16 here: they say in which type a product reads and makes rows."""
+    small = SmallGraph(rng)
+    model = small.model(small.linear(_gated(small), "proj", 5))
+    fuse_linear(model.graph)
+    for node in model.graph:
+        if node.op_type == "Linear":
+            weight = node.inputs[1]
+            assert weight is not None
+            short = "proj" not in str(weight.name) or weights == "bfloat16"
+            weight.dtype = ir.DataType.BFLOAT16 if short else FLOAT
+    fuse_gated_linear(model.graph)
+    assert op_types(model) == (["GatedLinear", "Linear"] if fused else ["Linear", "Linear", "Swish", "Mul", "Linear"])
+
+
 def test_another_swish_is_left_alone(rng: np.random.Generator) -> None:
     small = SmallGraph(rng)
     model = small.model(_gated(small, attributes={"alpha": 1.7}))

@@ -65,6 +65,9 @@ def test_rows_of_a_list_and_of_lines_are_the_same(tmp_path: Path, rng: np.random
         ('{"text": "a"}\n["a"]', "row 2"),
         ('{"prompt": "a", "answer": []}', "row 1"),
         ("{", "neither a JSON list nor JSON lines"),
+        ('{"text": "a"}\n\n{"text" "b"}', "nor JSON lines: line 3: Expecting ':' delimiter: column 9"),
+        ("", "holds no texts and no questions"),
+        ("[]", "holds no texts and no questions"),
         ("plain text", "neither a JSON list nor JSON lines"),
     ],
 )

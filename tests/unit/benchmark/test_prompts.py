@@ -92,7 +92,7 @@ def test_lines_of_a_file_of_ones_own_say_their_output_lengths(tmp_path: Path, rn
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "line 2 is not valid JSON"),
+        ("{", "is not JSON lines: line 2: "),
         ("[]", 'line 2: it has no text under "prompt"'),
         ('{"prompt": 3}', 'line 2: it has no text under "prompt"'),
         ('{"prompt": ""}', 'line 2: it has no text under "prompt"'),

@@ -110,3 +110,32 @@ def test_a_command_that_is_not_there_names_the_one_that_was_meant(verb: str, mea
 def test_a_command_that_nothing_is_like_gets_the_list() -> None:
     result = CliRunner().invoke(build_app(), ["frobnicate"], env={"COLUMNS": "300"})
     assert result.exit_code == 2 and "There are convert, build-engine" in result.output
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_a_word_too_many_is_named_with_what_to_write(words: tuple[str, ...], rng: np.random.Generator) -> None:
+    command: Any = get_command(build_app(words[:1]))
+    for word in words:
+        command = command.commands[word]
+    taken = [each for each in command.params if each.param_type_name == "argument"]
+    if any(each.nargs < 0 for each in taken):
+        pytest.skip("takes any number of words")
+    needed = [each for each in command.params if each.param_type_name == "option" and each.required]
+    options = [word for each in needed for word in (each.opts[0], "x")]
+    given = [f"word{rng.integers(1000)}-{place}" for place in range(len(taken) + rng.integers(1, 3))]
+    text = refusal(*words, *options, *given)
+    extra = given[len(taken) :]
+    assert f"too many: {' '.join(extra)}" in text
+    assert all(f"{word} is " in text for word in given[: len(taken)])
+    assert f"Write: inflight {' '.join(words)} [OPTIONS]" in text.replace("root", "inflight")
+
+
+def test_of_a_word_too_many_where_a_directory_is_to_be_written_the_option_is_named() -> None:
+    assert "too many: C (M is MODEL)." in refusal("convert", "M", "C")
+    assert "written is --output-dir C" in refusal("convert", "M", "C")
+    assert "--output-dir" not in refusal("convert", "M", "C", "-o", "D")
+
+
+def test_an_engine_behind_a_word_that_is_no_command_of_bench_is_told_what_to_write() -> None:
+    text = refusal("bench", "engine", "E")
+    assert "One word too many: E (engine is ENGINE|MODEL)." in text and "bench latency [OPTIONS] {ENGINE|MODEL}" in text

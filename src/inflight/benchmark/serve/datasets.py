@@ -12,6 +12,7 @@ import numpy as np
 from inflight.benchmark.serve.options import ServeBenchOptions
 from inflight.benchmark.serve.requests import Prompt
 from inflight.errors import RequestError
+from inflight.files.json_file import JsonError, parse_json_lines
 from inflight.runtime.text.tokenizer import Tokenizer
 
 # Ids that every vocabulary has, for servers whose tokenizer is not at hand.
@@ -73,15 +74,19 @@ def _sharegpt(path: Path, options: ServeBenchOptions, tokenizer: Tokenizer | Non
 
 def _custom(path: Path, options: ServeBenchOptions, tokenizer: Tokenizer | None) -> Iterator[Prompt]:
     """A JSON object a line: {"prompt": text}, with "output_tokens" where they differ."""
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
-        if line.strip():
-            entry = _parse(line, f"{path}, line {number}")
-            if not isinstance(entry, dict) or not isinstance(entry.get("prompt"), str) or not entry["prompt"]:
-                raise RequestError(f'{path}, line {number}: it has no text under "prompt".')
-            output_len = entry.get("output_tokens", options.custom_output_len)
-            if type(output_len) is not int or output_len < 1:
-                raise RequestError(f"{path}, line {number}: output_tokens is {output_len!r}, not a positive number.")
-            yield _text_prompt(entry["prompt"], output_len, tokenizer)
+    try:
+        entries = list(parse_json_lines(path.read_bytes()))
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error}.") from error
+    except JsonError as error:
+        raise RequestError(f"{path} is not JSON lines: {error}.") from error
+    for number, entry in entries:
+        if not isinstance(entry, dict) or not isinstance(entry.get("prompt"), str) or not entry["prompt"]:
+            raise RequestError(f'{path}, line {number}: it has no text under "prompt".')
+        output_len = entry.get("output_tokens", options.custom_output_len)
+        if type(output_len) is not int or output_len < 1:
+            raise RequestError(f"{path}, line {number}: output_tokens is {output_len!r}, not a positive number.")
+        yield _text_prompt(entry["prompt"], output_len, tokenizer)
 
 
 def _text_prompt(text: str, output_len: int, tokenizer: Tokenizer | None) -> Prompt:
@@ -94,18 +99,9 @@ def _count(text: str, tokenizer: Tokenizer | None) -> int:
 
 
 def _read_json(path: Path) -> Any:
-    return _parse(_read_text(path), str(path))
-
-
-def _parse(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError as error:
-        raise RequestError(f"{where} is not valid JSON: {error}.") from error
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path} cannot be read: {error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"{path} is not valid JSON: {error}.") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,7 +120,8 @@ def _source_digest(source: SourceModel) -> str:
     total = sum(path.stat().st_size for path in source.files())
     with progress_bar("Reading the model", total) as advance:
         digest = source.sha256(advance)
-    write_record(record, digest)
+    with suppress(OSError):  # a full disk, which may hold the engine already
+        write_record(record, digest)
     return digest
 
 

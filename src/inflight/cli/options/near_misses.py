@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -89,6 +90,7 @@ class Command(TyperCommand):
         if len(arguments) > 1 or (arguments and any(item.option == "" for item in reading.items)):
             raise typer.BadParameter("Give the model once: as the argument, or by an option.")
         words = [word for item in reading.items if item.option != MODEL for word in item.words]
+        takes_more, ctx.allow_extra_args = ctx.allow_extra_args, True
         try:
             rest = super().parse_args(ctx, [*arguments, *words])
         except typer.BadParameter.__base__ as error:  # type: ignore[misc]
@@ -97,6 +99,8 @@ class Command(TyperCommand):
                 error.possibilities = None
                 error.message = f"No such option: {asked}. {self._hint(ctx, asked)}".strip()
             raise
+        if rest and not takes_more and not ctx.resilient_parsing:
+            ctx.fail(self._too_many(ctx, rest))
         os.environ.update(reading.environment)
         for note in in_words(reading.notes):
             typer.echo(note, err=True)
@@ -108,12 +112,29 @@ class Command(TyperCommand):
         for argument in self.params:
             known = argument.param_type_name == "argument" and letters in names_of_argument(argument)
             if known and letters not in own:
-                usage = " ".join([ctx.command_path, *self.collect_usage_pieces(ctx)])
-                return f"{_metavar(argument)} is given without an option: {usage}"
+                return f"{_metavar(argument)} is given without an option: {self._usage(ctx)}"
         options = [[name for name in option.opts if name.startswith("--")] for option in self.params]
         if meant := likely_options(asked, options):
             return f"Did you mean {' or '.join(meant)}?"
         return ""
+
+    def _too_many(self, ctx: Any, words: Sequence[str]) -> str:
+        """What to write in place of a line with more words than the command takes."""
+        taken = [argument for argument in self.params if argument.param_type_name == "argument"]
+        read = {_metavar(argument): ctx.params.get(argument.name) for argument in taken if argument.name}
+        known = [f"{word} is {name}" for name, word in read.items() if isinstance(word, str | Path)]
+        many = f"One word too many: {words[0]}" if len(words) == 1 else f"Words too many: {' '.join(words)}"
+        reading = f" ({', '.join(known)})" if known else ""
+        return f"{many}{reading}. Write: {self._usage(ctx)}{self._output(ctx, words)}"
+
+    def _output(self, ctx: Any, words: Sequence[str]) -> str:
+        """The option that a last word may have been meant for: `convert MODEL CKPT`."""
+        ways = [name for option in self.params if option.name == "output_dir" for name in option.opts]
+        absent = ways and not ctx.params.get("output_dir")
+        return f"; the directory that is written is {ways[0]} {words[-1]}" if absent else ""
+
+    def _usage(self, ctx: Any) -> str:
+        return " ".join([ctx.command_path, *self.collect_usage_pieces(ctx)])
 
 
 def likely_options(asked: str, options: Sequence[Sequence[str]]) -> list[str]:

@@ -46,11 +46,12 @@ def quantization_options(manifest: EngineManifest) -> dict[str, Any]:
     quantized = {module: facts for module, facts in manifest.precision.items() if facts.scales is not None}
     schemes = {module: _scheme_name(facts) for module, facts in quantized.items()}
     sizes = {facts.group_size for facts in quantized.values() if facts.group_size}
-    if not schemes or None in schemes.values() or len(sizes) > 1:
+    if not schemes or None in schemes.values():
         return {"dequantize": True}
     excluded = (manifest.precision.keys() | {"lm_head"}) - quantized.keys()
     options: dict[str, Any] = {"module_schemes": tuple(schemes.items()), "exclude_modules": tuple(sorted(excluded))}
-    return options | ({"group_size": sizes.pop()} if sizes else {})
+    # Several sizes are those of their schemes, which --group-size would have made one.
+    return options | ({"group_size": sizes.pop()} if len(sizes) == 1 else {})
 
 
 def _scheme_name(facts: ModulePrecision) -> str | None:

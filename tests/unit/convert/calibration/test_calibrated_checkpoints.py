@@ -229,10 +229,10 @@ def test_a_calibration_that_was_killed_goes_on_where_it_was(
     command = [sys.executable, "-c", "from inflight.cli.main import main; main()", "convert", str(tmp_path / "model")]
     command += ["--quantize", "int4_gptq", "--calib-dataset", str(text), "-o", str(tmp_path / "out")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ))
-    assert eventually(lambda: any(own_cache.glob("*/streams-0000[2-9].npz")) or process.poll() is not None)
+    assert eventually(lambda: any(own_cache.glob("*/streams-0000[2-9].npy")) or process.poll() is not None)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    *_, kept = sorted(own_cache.glob("*/streams-?????.npz"))
+    *_, kept = sorted(own_cache.glob("*/streams-?????.npy"))
     assert 0 < int(kept.stem.removeprefix("streams-")) < _LAYERS
     resumed = converted(tmp_path / "model", "out", "int4_gptq")
     assert resumed.rank_file().read_bytes() == whole.rank_file().read_bytes()

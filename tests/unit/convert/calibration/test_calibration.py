@@ -251,12 +251,15 @@ def test_records_and_plain_text_are_read(tmp_path: Path) -> None:
         {"text": "a text"},
         {"question": "why?", "answer": "because"},
         {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "there"}]},
+        {"messages": [{"content": [{"type": "text", "text": "of "}, {"type": "image_url"}, {"text": "parts"}]}]},
+        # What ends a line in Unicode does not end one of the file.
+        {"text": "a\u2028b\u2029c\x85d\x1ce"},
     ]
     lines = tmp_path / "records.jsonl"
-    lines.write_text("\n".join(json.dumps(record) for record in records))
+    lines.write_text("\r\n".join(json.dumps(record, ensure_ascii=False) for record in records), newline="")
     whole = tmp_path / "records.json"
     whole.write_text(json.dumps(records))
-    expected = ("alone", "a text", "why?\nbecause", "hi\nthere")
+    expected = ("alone", "a text", "why?\nbecause", "hi\nthere", "of parts", "a\u2028b\u2029c\x85d\x1ce")
     assert calibration_text(lines).documents == calibration_text(whole).documents == expected
     plain = tmp_path / "book.txt"
     plain.write_text("once upon a time")
@@ -269,7 +272,14 @@ def test_records_and_plain_text_are_read(tmp_path: Path) -> None:
     ("name", "content", "said"),
     [
         ("a.jsonl", '{"text": "x"}\n{"words": 3}', "record 2, is no text"),
-        ("a.jsonl", "{", "is not valid JSON"),
+        ("a.jsonl", '"x"\n\n{', "is not valid JSON: line 3: "),
+        ("a.jsonl", '"\\ud800"', "line 1: a string has half a surrogate pair"),
+        ("a.json", "[" * 100_000, "is not valid JSON: it has more than"),
+        ("a.jsonl", '{"messages": 3}', "record 1, is no text"),
+        ("a.jsonl", '{"text": null}', "record 1, is no text"),
+        ("a.jsonl", '{"messages": [{"content": null}, 3]}', "record 1, is no text"),
+        ("a.jsonl", f'{{"token_ids": [{10**30}]}}', "record 1, is no text"),
+        ("a.jsonl", "", "no text to calibrate on"),
         ("a.json", '{"text": "x"}', "holds no list"),
         ("a.txt", " \n", "no text to calibrate on"),
         ("a.txt", b"\xff\xfe\xff", "cannot be read as text"),

@@ -266,3 +266,5 @@ def test_factors_of_the_frequencies_are_a_scaling_again(tmp_path: Path, rng: np.
     assert scaling_of(tmp_path, rng, linear, None) == RotaryScaling(rope_type="linear", factor=4.0)
     with pytest.raises(ModelError, match="rope scaling 'odd'"):
         scaling_of(tmp_path, rng, {"llama.rope.scaling.type": "odd"}, None)
+    with pytest.raises(ModelError, match=r"rope\.dimension_count is 66, and heads have 64 values"):
+        scaling_of(tmp_path, rng, {"llama.rope.dimension_count": 66}, None)

@@ -125,3 +125,17 @@ def test_a_tokenizer_that_is_none_is_named(tmp_path: Path, rng: np.random.Genera
     with pytest.raises(ModelError, match="tokenizer"):
         converted(tmp_path, rng, backend.get_vocab_size(), keys)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("key", ["scores", "token_type"])
+def test_a_tokenizer_with_another_number_of_facts_than_of_tokens_is_refused(
+    tmp_path: Path, rng: np.random.Generator, key: str
+) -> None:
+    backend = byte_fallback_without_strip()
+    keys = metadata(backend, "llama") | {"tokenizer.ggml.scores": [0.0] * backend.get_vocab_size()}
+    del keys["tokenizer.ggml.merges"]
+    keys[f"tokenizer.ggml.{key}"] = keys[f"tokenizer.ggml.{key}"][: rng.integers(1, backend.get_vocab_size())]
+    with pytest.raises(
+        ModelError, match=rf"tokenizer\.ggml\.{key} has \d+ values for {backend.get_vocab_size()} tokens"
+    ):
+        converted(tmp_path, rng, backend.get_vocab_size(), keys)

@@ -46,6 +46,68 @@ SPARE = (
 )
 
 
+# Without these a matrix of such a model would be read as other numbers: its config says that it has them.
+ANNOUNCED = {
+    **dict.fromkeys(("int4_zero_points", "int8_zero_points", "int8_packed"), "weight_zero_point"),
+    "awq": "qzeros",
+    "gptq_desc_act": "g_idx",
+}
+
+
+@pytest.mark.parametrize("model", [path for path in FIXTURES if path.name in ANNOUNCED], ids=lambda path: path.name)
+@pytest.mark.parametrize("options", [{}, {"dequantize": True}, {"quantize": "int8_wo"}])
+def test_a_part_that_the_config_announces_is_missed(
+    tmp_path: Path, rng: np.random.Generator, model: Path, options: dict[str, Any]
+) -> None:
+    copy = Path(shutil.copytree(model, tmp_path / "model"))
+    tensors = raw_tensors(copy)
+    parts = [name for name in tensors if name.endswith(ANNOUNCED[model.name])]
+    lost = set(rng.choice(parts, int(rng.integers(1, len(parts) + 1)), replace=False))
+    rewrite(copy, {name: array for name, array in tensors.items() if name not in lost})
+    with pytest.raises(ModelError) as error:
+        convert_model(copy, tmp_path / "out", ConvertOptions.model_validate(options))
+    assert all(f"missing tensor: {name}" in str(error.value) for name in lost)
+
+
+def test_a_config_of_another_method_is_shown_a_tensor_that_it_does_not_have(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    others = {"awq": "fp8", "gptq_int4": "bitsandbytes_nf4", "fp8_blocks": "awq", "bitsandbytes_nf4": "gptq_int8"}
+    name = str(rng.choice(list(others)))
+    model, other = (next(path for path in FIXTURES if path.name == each) for each in (name, others[name]))
+    copy = Path(shutil.copytree(model, tmp_path / "model"))
+    configs = [json.loads((path / "config.json").read_text()) for path in (copy, other)]
+    changed = configs[0] | {"quantization_config": configs[1]["quantization_config"]}
+    (copy / "config.json").write_text(json.dumps(changed))
+    with pytest.raises(ModelError, match=r"no tensor is stored .*; model\.\S+ is \S+, as other methods have it"):
+        open_source(copy, None)
+
+
+def test_packed_integers_of_which_the_config_says_no_bits_are_refused(tmp_path: Path) -> None:
+    model = next(path for path in FIXTURES if path.name == "int4_groups")
+    copy = Path(shutil.copytree(model, tmp_path / "model"))
+    config = json.loads((copy / "config.json").read_text())
+    config["quantization_config"]["config_groups"] = {}
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"config_groups says nothing of weights: model\.\S+ is packed"):
+        open_source(copy, None)
+
+
+def test_an_order_that_compressed_tensors_announces_is_missed(tmp_path: Path, rng: np.random.Generator) -> None:
+    model = next(path for path in FIXTURES if path.name == "int4_groups")
+    copy = Path(shutil.copytree(model, tmp_path / "model"))
+    config = json.loads((copy / "config.json").read_text())
+    weights = config["quantization_config"]["config_groups"]["group_0"]["weights"]
+    for kind in ("weight", "static", None):
+        weights["actorder"] = kind
+        (copy / "config.json").write_text(json.dumps(config))
+        plan_source(open_source(copy, None), ConvertOptions())
+    weights["actorder"] = rng.choice(["group", "dynamic"])
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"missing tensor: model\.layers\.0\.self_attn\.q_proj\.weight_g_idx"):
+        plan_source(open_source(copy, None), ConvertOptions())
+
+
 @pytest.mark.parametrize("model", FIXTURES, ids=IDS)
 def test_a_misshapen_part_is_named(tmp_path: Path, rng: np.random.Generator, model: Path) -> None:
     copy = Path(shutil.copytree(model, tmp_path / "model"))
