@@ -38,7 +38,8 @@ pytestmark = [
 MODEL = Path(__file__).with_name("amx_model.h").read_text()
 BFLOAT16: Any = ml_dtypes.bfloat16
 ROWS_IN_VECTORS = 1  # at most, of whatever width and scales
-# Below the rows of one tile of vectors, where multiples leave them, around one and two tiles of AMX, and beyond a block of rows.
+# Below the rows of one tile of vectors, where multiples leave them, around one and two tiles of AMX, and beyond a block
+# of rows.
 HEIGHTS = (1, 2, 4, 6, 7, 15, 16, 17, 31, 32, 33, 96, 97)
 
 
