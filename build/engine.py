@@ -21,6 +21,7 @@ from inflight.build.registry import check_capabilities, find_target, make_recipe
 from inflight.build.target import BuildFacts, EngineSource, ModelTarget, Target, TargetBuild
 from inflight.build.vocabulary import index_vocabulary
 from inflight.convert.checkpoint.directory import TOKENIZER_DIRECTORY, Checkpoint, rank_file_name
+from inflight.convert.checkpoint.support import doubts_about
 from inflight.convert.quantization.scale_values import check_scales
 from inflight.convert.source.model import open_source
 from inflight.convert.source.opened import SourceModel
@@ -143,7 +144,8 @@ def plan_build(checkpoint_dir: Path, recipe: BuildRecipe) -> PlannedBuild:
         write_tokenizer=lambda folder: _copy_tokenizer(checkpoint, folder),
         write_pooling=lambda folder: write_dense(checkpoint, folder),
     )
-    return PlannedBuild(str(checkpoint.directory), source, _plan(source, build), build, tools=_GRAPH_PACKAGES)
+    name, doubts = str(checkpoint.directory), doubts_about(config)
+    return PlannedBuild(name, source, _plan(source, build), build, doubts, _GRAPH_PACKAGES)
 
 
 def plan_model_build(model: SourceModel, recipe: BuildRecipe) -> PlannedBuild:

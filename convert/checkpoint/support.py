@@ -56,6 +56,11 @@ ACT = "mlp.act"
 # The stacks of a layer with experts.
 EXPERTS = ("fc", "proj")
 _POSITIONS = ("rope_gpt_neox", "long_rope", "yarn")
+_BASE_MISSING = (
+    "Warning: config.json has no rotary_base, so 10,000 is taken, as the format says. ModelOpt beside transformers 5 "
+    "leaves it out whatever the model's is: if the model's config.json has another rope_theta, write that as "
+    "rotary_base."
+)
 # How the format calls linear biases in place of positions: beside scaled products, or scaled with them.
 LINEAR_BIASES = ("alibi", "alibi_with_scale")
 
@@ -227,3 +232,9 @@ def activation(config: CheckpointConfig) -> Activation:
     if config.hidden_act == "gelu" and config.inflight is None:
         return "gelu_tanh"
     return ACTIVATIONS[config.hidden_act]
+
+
+def doubts_about(config: CheckpointConfig) -> list[str]:
+    """What a supported config leaves out that its writer may have lost, a sentence each."""
+    turns = config.position_embedding_type in _POSITIONS
+    return [_BASE_MISSING] if turns and "rotary_base" not in config.model_fields_set else []

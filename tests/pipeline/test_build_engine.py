@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from inflight.build.engine import build_engine, plan_engine
+from inflight.build.engine import build_engine, plan_build, plan_engine
 from inflight.build.registry import make_recipe
 from inflight.build.targets.cpu.compiler.kept_code import VARIABLE
 from inflight.cli.main import build_app
@@ -79,6 +81,18 @@ def test_a_plan_says_what_the_build_will_say_and_writes_nothing(engine: Path, ch
     plan = plan_engine(checkpoint, RECIPE)
     assert plan.target.memory.weights_bytes == (engine / "rank0.weights").stat().st_size
     assert sorted(checkpoint.parent.rglob("*")) == before
+
+
+def test_a_rotary_base_that_is_left_out_is_said(checkpoint: Path, tmp_path: Path) -> None:
+    """A model of another base would answer, wrongly; ours always name theirs."""
+    assert not plan_build(checkpoint, RECIPE).notes
+    without = tmp_path / "ckpt"
+    shutil.copytree(checkpoint, without)
+    config = json.loads((without / "config.json").read_text())
+    del config["rotary_base"]
+    (without / "config.json").write_text(json.dumps(config))
+    (note,) = plan_build(without, RECIPE).notes
+    assert "no rotary_base" in note and "rope_theta" in note
 
 
 def test_what_a_killed_build_left_is_removed_by_the_next(checkpoint: Path, tmp_path: Path) -> None:
