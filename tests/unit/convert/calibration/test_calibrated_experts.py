@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -16,8 +17,11 @@ pytestmark = pytest.mark.unit
 Floats = npt.NDArray[np.float32]
 SIZE = 32
 SCHEMES = ("int4_gptq", "fp8_rowwise")
-# How much of a step the extreme of a row may be off: half, and what it may lose by being cut off.
-STEPS = {"int4_gptq": 7, "fp8_rowwise": 16}
+# The numbers that a level may be.
+NUMBERS = {
+    "int4_gptq": np.arange(-8, 8, dtype=np.float32),
+    "fp8_rowwise": np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float32),
+}
 
 
 def observed(rows: Floats) -> InputStatistics:
@@ -64,7 +68,12 @@ def test_an_expert_that_few_rows_met_is_rounded_to_nearest(rng: np.random.Genera
     met = {0: observed(rows), 1: observed(rows[:-1])}
     found, without = (calibrate_stack(stack, 3, each, SIZE, scheme) for each in (met, {}))
     assert found.nearest == 2
+    scales = np.split(without.chosen.scales, 3)
     for expert in range(3):
         assert (found.rounded[expert] == without.rounded[expert]).all() == (expert > 0)
-        error = np.abs(without.rounded[expert] - stack[expert]).max(axis=-1)
-        assert (error <= np.abs(stack[expert]).max(axis=-1) / STEPS[name]).all()
+        columns = inputs if name == "fp8_rowwise" else SIZE
+        scale = np.repeat(scales[expert].reshape(8, -1), columns, axis=1)[:, :inputs]
+        choices = scale[..., None] * NUMBERS[name]
+        nearest = np.nanmin(np.abs(choices - stack[expert][..., None]), axis=-1)
+        error = np.abs(without.rounded[expert] - stack[expert])
+        assert (error <= nearest + 1e-6 * np.abs(stack[expert])).all()
