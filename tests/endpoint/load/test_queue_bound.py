@@ -137,7 +137,7 @@ def test_a_burst_over_http_is_answered_or_refused_each(request: pytest.FixtureRe
     """The same with --protocol http."""
     server: TritonServer = request.getfixturevalue("bounded_triton" if decoupled else "plain_bounded_triton")
     model, count = "tensorrt_llm_unary" if decoupled else "tensorrt_llm", 80
-    url, tokens = server.address.http_url.removeprefix("http://"), 600
+    url, tokens = server.address.http_url.removeprefix("http://"), 4_000
     found: Counter[str] = Counter()
     with http_triton.InferenceServerClient(url, concurrency=count, network_timeout=PATIENCE_S) as client:
         inputs = make_inputs(http_triton, queue_request([5, 6, 7], tokens))

