@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from inflight.convert.calibration.array_files import DamagedFile, mapped_array, read_arrays, write_arrays
 from inflight.convert.calibration.layers import CalibratedLayer
 from inflight.convert.calibration.planned import PlannedTensors
 from inflight.convert.calibration.statistics import Floats
 from inflight.convert.quantization.schemes import QuantScheme
 from inflight.convert.source.tensor import ChosenLevels, Measured
 from inflight.dtypes import numpy_dtype
+from inflight.files.array_files import DamagedFile, mapped_array, read_arrays, write_arrays
 from inflight.files.scratch import remove_stale, scratch_directory
 
 _LOST, _LEVELS, _SCALES, _MEASURED, _CACHED = ".lost.npy", ".levels.npy", ".scales.npy", ".measured.npy", ".cached.npy"

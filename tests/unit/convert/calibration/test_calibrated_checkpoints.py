@@ -28,7 +28,7 @@ from tests.models.hf_files import random_tensors, tiny_config, write_model
 from tests.models.schemes import calibrated_on
 from tests.patience import eventually
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("own_cache")]
 
 Floats = npt.NDArray[np.float32]
 
@@ -43,12 +43,6 @@ SIZES: dict[str, Any] = {
 # Of a model whose calibration is killed behind the second: it has seconds to go then.
 _LAYERS = 16
 QKV, FC = "transformer.layers.1.attention.qkv", "transformer.layers.1.mlp.fc"
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("INFLIGHT_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "calibration"
 
 
 @pytest.fixture

@@ -13,23 +13,17 @@ import numpy as np
 import pytest
 
 from inflight.convert.api import convert_model
-from inflight.convert.calibration.array_files import DamagedFile, mapped_array, read_arrays, write_arrays
 from inflight.convert.calibration.layer_cache import cache_directory
 from inflight.convert.options import ConvertOptions
+from inflight.files.array_files import DamagedFile, mapped_array, read_arrays, write_arrays
 from tests.models.hf_files import random_tensors, tiny_config, write_model
 from tests.models.schemes import calibrated_on
 from tests.patience import PATIENCE_S
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("own_cache")]
 
 COMMAND = [sys.executable, "-c", "from inflight.cli.main import main; main()", "convert"]
 SCHEME = "int4_gptq"
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("INFLIGHT_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "calibration"
 
 
 @pytest.fixture
@@ -88,7 +82,7 @@ WRITES = """
 import sys
 from pathlib import Path
 import numpy as np
-from inflight.convert.calibration.array_files import write_arrays
+from inflight.files.array_files import write_arrays
 try:
     write_arrays(Path(sys.argv[1]), [np.zeros(3), np.zeros(100_000)])
 except OSError as error:
